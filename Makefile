@@ -1,0 +1,61 @@
+# Portcullis: `make help` lists the targets.
+SHELL := /bin/sh
+BIN := .venv/bin
+
+# Debian packages beyond Python: what the tests and the demo drive for real.
+TEST_PACKAGES := mariadb-server tshark ffmpeg
+DEMO_PACKAGES := ffmpeg
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+.PHONY: setup
+setup: ## Virtual environment and everything the tests drive
+	@tools/setup.sh $(TEST_PACKAGES)
+
+.PHONY: test
+test: setup ## Everything CI checks: lint, types, contracts, all tests
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest
+
+.PHONY: test-fast
+test-fast: setup ## Unit and property tests only (under a minute)
+	$(BIN)/pytest tests/unit
+
+.PHONY: lint
+lint: setup ## ruff, mypy, import contracts, dependencies, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/codespell
+
+.PHONY: format
+format: setup ## Rewrite the code as the formatter has it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: demo
+demo: ## A day of orders from REST to virtual boxes, checked
+	@tools/setup.sh $(DEMO_PACKAGES)
+	@$(BIN)/python -m demo
+
+.PHONY: lock
+lock: setup ## Pin the newest allowed versions into requirements/
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+
+.PHONY: proto
+proto: setup ## Regenerate the gRPC code of the encryptor
+	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src --grpc_python_out=src \
+	    src/portcullis/runtime/rpc/encryptor.proto
+
+.PHONY: clean
+clean: ## Remove what the targets made (not .venv)
+	rm -rf var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
