@@ -1,1 +1,42 @@
-"""TODO card."""
+"""What an EMM says and how it is laid out and sealed (docs/emm-format.md).
+
+Does: states, messages and withdrawals to payload bytes; payloads to sealed
+      sections; product key chains. Pure: no I/O, no clock, no randomness of
+      its own (the caller passes the data encryption keys).
+Owns: the layout. Speaks to: nobody. Never: holds a key longer than a call.
+"""
+
+from portcullis.emm.chain import chain_key
+from portcullis.emm.envelope import DEK_BYTES, EmmHeader, derive_kek, open_set, seal_set
+from portcullis.emm.errors import EmmError, EmmFormatError, EmmIntegrityError, EmmTooLargeError
+from portcullis.emm.layout import (
+    MAX_ENTITLEMENTS,
+    OPEN_END,
+    EntitlementRecord,
+    Kind,
+    Message,
+    State,
+    Withdrawal,
+    segment_text,
+)
+
+__all__ = [
+    "DEK_BYTES",
+    "MAX_ENTITLEMENTS",
+    "OPEN_END",
+    "EmmError",
+    "EmmFormatError",
+    "EmmHeader",
+    "EmmIntegrityError",
+    "EmmTooLargeError",
+    "EntitlementRecord",
+    "Kind",
+    "Message",
+    "State",
+    "Withdrawal",
+    "chain_key",
+    "derive_kek",
+    "open_set",
+    "seal_set",
+    "segment_text",
+]

@@ -1,0 +1,200 @@
+"""State, message and withdrawal: values to payload bytes and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Self
+
+from portcullis.emm.errors import EmmFormatError
+
+OPEN_END = 0xFFFFFFFF
+"""The `end` of an entitlement that has none."""
+
+MAX_ENTITLEMENTS = 120
+"""What fits a state set of fifteen 256-byte sections, all of them starting later."""
+
+MAX_SEGMENTS = 255
+
+
+class Kind(IntEnum):
+    """What an EMM is, as its header says."""
+
+    STATE = 1
+    MESSAGE = 2
+    WITHDRAWAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EntitlementRecord:
+    """One product's key and window. Times in Unix seconds; `starts_at` None: in force."""
+
+    product_id: int
+    epoch: int
+    ends_at: int
+    key: bytes = field(repr=False)
+    starts_at: int | None = None
+
+
+_TLV_IN_FORCE = 0x01
+_TLV_LATER = 0x02
+_RECORD_BYTES = {_TLV_IN_FORCE: 23, _TLV_LATER: 27}
+
+
+def _record_bytes(record: EntitlementRecord) -> bytes:
+    start = b"" if record.starts_at is None else record.starts_at.to_bytes(4, "big")
+    return (
+        record.product_id.to_bytes(2, "big")
+        + (record.epoch % 256).to_bytes(1, "big")
+        + start
+        + record.ends_at.to_bytes(4, "big")
+        + record.key
+    )
+
+
+def _record_from(tlv_type: int, data: bytes) -> EntitlementRecord:
+    later = tlv_type == _TLV_LATER
+    rest = data[7:] if later else data[3:]
+    return EntitlementRecord(
+        product_id=int.from_bytes(data[0:2], "big"),
+        epoch=data[2],
+        starts_at=int.from_bytes(data[3:7], "big") if later else None,
+        ends_at=int.from_bytes(rest[:4], "big"),
+        key=rest[4:],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything a box is entitled to, as of `utc` (Unix seconds)."""
+
+    active: bool
+    utc: int
+    entitlements: tuple[EntitlementRecord, ...] = ()
+
+    def to_payload(self) -> bytes:
+        """Lay the state out; ValueError or OverflowError for a value out of its range."""
+        out = bytearray((self.active,))
+        out += self.utc.to_bytes(4, "big")
+        for tlv_type, size in _RECORD_BYTES.items():
+            later = tlv_type == _TLV_LATER
+            records = [
+                _record_bytes(record)
+                for record in self.entitlements
+                if (record.starts_at is not None) == later
+            ]
+            for group in _groups(records, 255 // size):
+                value = b"".join(group)
+                out += bytes((tlv_type, len(value))) + value
+        return bytes(out)
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Read a state; EmmFormatError if it does not follow the layout."""
+        if len(payload) < 5 or payload[0] > 1:  # noqa: PLR2004 (status 1 and UTC 4)
+            raise EmmFormatError("a state starts with its status, 0 or 1, and four bytes of UTC")
+        records: list[EntitlementRecord] = []
+        at = 5
+        while at < len(payload):
+            head = payload[at : at + 2]
+            value = payload[at + 2 : at + 2 + head[-1]]
+            if len(head) < 2 or len(value) < head[1]:  # noqa: PLR2004 (type 1 and length 1)
+                raise EmmFormatError("a TLV runs over the end of the state")
+            size = _RECORD_BYTES.get(head[0])
+            if size is not None:
+                if len(value) % size:
+                    raise EmmFormatError(f"TLV {head[0]} holds records of {size} bytes")
+                records += [
+                    _record_from(head[0], value[i : i + size]) for i in range(0, len(value), size)
+                ]
+            at += 2 + len(value)
+        return cls(bool(payload[0]), int.from_bytes(payload[1:5], "big"), tuple(records))
+
+
+def _groups(records: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
+    return [records[i : i + size] for i in range(0, len(records), size)]
+
+
+_MESSAGE_HEAD_BYTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One segment of a text for the screen; `expires_at` in Unix seconds."""
+
+    segment: int
+    segments: int
+    duration_s: int
+    position: int
+    priority: int
+    expires_at: int
+    text: str
+
+    def to_payload(self) -> bytes:
+        """Lay the segment out; OverflowError for a value out of its range."""
+        return (
+            bytes((self.segment, self.segments))
+            + self.duration_s.to_bytes(2, "big")
+            + bytes((self.position, self.priority))
+            + self.expires_at.to_bytes(4, "big")
+            + self.text.encode()
+        )
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Read a segment; EmmFormatError if it does not follow the layout."""
+        if len(payload) < _MESSAGE_HEAD_BYTES or not 1 <= payload[0] <= payload[1]:
+            raise EmmFormatError("a message segment starts with its place and nine bytes more")
+        try:
+            text = payload[_MESSAGE_HEAD_BYTES:].decode()
+        except UnicodeDecodeError as error:
+            raise EmmFormatError("a message's text is UTF-8") from error
+        return cls(
+            segment=payload[0],
+            segments=payload[1],
+            duration_s=int.from_bytes(payload[2:4], "big"),
+            position=payload[4],
+            priority=payload[5],
+            expires_at=int.from_bytes(payload[6:10], "big"),
+            text=text,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Stop showing a message; `expires_at` in Unix seconds, as the message had it."""
+
+    expires_at: int
+
+    def to_payload(self) -> bytes:
+        """Lay the withdrawal out."""
+        return self.expires_at.to_bytes(4, "big")
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Read a withdrawal; EmmFormatError if it does not follow the layout."""
+        if len(payload) != 4:  # noqa: PLR2004 (expiry 4)
+            raise EmmFormatError("a withdrawal is its four bytes of expiry")
+        return cls(int.from_bytes(payload, "big"))
+
+
+SEGMENT_TEXT_BYTES = 117
+"""Text that fits one packet: 183 − header 16 − wrapped DEK 24 − tag 16 − message head 10."""
+
+
+def segment_text(text: str) -> tuple[str, ...]:
+    """Cut a text between characters into shares of at most 117 bytes of UTF-8.
+
+    Raises ValueError if it takes more than 255 segments.
+    """
+    shares: list[str] = []
+    data = text.encode()
+    while data:
+        cut = min(SEGMENT_TEXT_BYTES, len(data))
+        # A byte 10xxxxxx continues a character (RFC 3629 3): step back to its start.
+        while cut < len(data) and data[cut] & 0xC0 == 0x80:  # noqa: PLR2004
+            cut -= 1
+        shares.append(data[:cut].decode())
+        data = data[cut:]
+    if len(shares) > MAX_SEGMENTS:
+        raise ValueError(f"the text takes {len(shares)} segments, {MAX_SEGMENTS} at most")
+    return tuple(shares) or ("",)
