@@ -102,9 +102,12 @@ def _bad_input_ends_here() -> Iterator[None]:
 @contextmanager
 def _ends_on_signal() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the reading, and what comes after it still happen."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        yield
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(source: Source) -> None:

@@ -57,9 +57,9 @@ def event_line(event: Event, time: int | None) -> str | None:
         case StateHeld():
             what = f"{_status(event.active)}, state {event.epoch}/{event.number}"
         case EntitlementGained():
-            what = f"gained product {event.product_id} until {_end(event.ends_at)}"
+            what = f"gained product {event.product_id}{_end(event.ends_at)}"
         case EntitlementChanged():
-            what = f"holds product {event.product_id} until {_end(event.ends_at)}"
+            what = f"holds product {event.product_id}{_end(event.ends_at)}"
         case EntitlementLost():
             what = f"lost product {event.product_id}"
         case MessageShown():
@@ -70,7 +70,7 @@ def event_line(event: Event, time: int | None) -> str | None:
 
 
 def _end(ends_at: int | None) -> str:
-    return rfc3339(ends_at) or "revoked"
+    return ", no end" if ends_at is None else f" until {rfc3339(ends_at)}"
 
 
 def _status(active: bool) -> str:  # noqa: FBT001 (the one thing it is about)
