@@ -1,1 +1,1 @@
-"""TODO card."""
+"""The encryptor's RPC: `encryptor.proto` and what protoc makes of it."""

@@ -1,0 +1,186 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SealedKey(_message.Message):
+    __slots__ = ("purpose", "owner", "first_epoch", "last_epoch", "master_id", "blob")
+    class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PURPOSE_UNSPECIFIED: _ClassVar[SealedKey.Purpose]
+        DEVICE: _ClassVar[SealedKey.Purpose]
+        PRODUCT: _ClassVar[SealedKey.Purpose]
+    PURPOSE_UNSPECIFIED: SealedKey.Purpose
+    DEVICE: SealedKey.Purpose
+    PRODUCT: SealedKey.Purpose
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MASTER_ID_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    purpose: SealedKey.Purpose
+    owner: int
+    first_epoch: int
+    last_epoch: int
+    master_id: str
+    blob: bytes
+    def __init__(self, purpose: _Optional[_Union[SealedKey.Purpose, str]] = ..., owner: _Optional[int] = ..., first_epoch: _Optional[int] = ..., last_epoch: _Optional[int] = ..., master_id: _Optional[str] = ..., blob: _Optional[bytes] = ...) -> None: ...
+
+class Entitlement(_message.Message):
+    __slots__ = ("product_id", "epoch", "starts_at", "ends_at", "key")
+    PRODUCT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STARTS_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDS_AT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    product_id: int
+    epoch: int
+    starts_at: int
+    ends_at: int
+    key: int
+    def __init__(self, product_id: _Optional[int] = ..., epoch: _Optional[int] = ..., starts_at: _Optional[int] = ..., ends_at: _Optional[int] = ..., key: _Optional[int] = ...) -> None: ...
+
+class State(_message.Message):
+    __slots__ = ("active", "utc", "entitlements")
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    UTC_FIELD_NUMBER: _ClassVar[int]
+    ENTITLEMENTS_FIELD_NUMBER: _ClassVar[int]
+    active: bool
+    utc: int
+    entitlements: _containers.RepeatedCompositeFieldContainer[Entitlement]
+    def __init__(self, active: _Optional[bool] = ..., utc: _Optional[int] = ..., entitlements: _Optional[_Iterable[_Union[Entitlement, _Mapping]]] = ...) -> None: ...
+
+class ScreenMessage(_message.Message):
+    __slots__ = ("text", "duration_s", "position", "priority", "expires_at")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    duration_s: int
+    position: int
+    priority: int
+    expires_at: int
+    def __init__(self, text: _Optional[str] = ..., duration_s: _Optional[int] = ..., position: _Optional[int] = ..., priority: _Optional[int] = ..., expires_at: _Optional[int] = ...) -> None: ...
+
+class Withdrawal(_message.Message):
+    __slots__ = ("expires_at",)
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    expires_at: int
+    def __init__(self, expires_at: _Optional[int] = ...) -> None: ...
+
+class SealItem(_message.Message):
+    __slots__ = ("address", "epoch", "number", "device_key", "state", "message", "withdrawal")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_KEY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWAL_FIELD_NUMBER: _ClassVar[int]
+    address: int
+    epoch: int
+    number: int
+    device_key: SealedKey
+    state: State
+    message: ScreenMessage
+    withdrawal: Withdrawal
+    def __init__(self, address: _Optional[int] = ..., epoch: _Optional[int] = ..., number: _Optional[int] = ..., device_key: _Optional[_Union[SealedKey, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., message: _Optional[_Union[ScreenMessage, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ...) -> None: ...
+
+class SealRequest(_message.Message):
+    __slots__ = ("ca_system_id", "product_keys", "items")
+    CA_SYSTEM_ID_FIELD_NUMBER: _ClassVar[int]
+    PRODUCT_KEYS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ca_system_id: int
+    product_keys: _containers.RepeatedCompositeFieldContainer[SealedKey]
+    items: _containers.RepeatedCompositeFieldContainer[SealItem]
+    def __init__(self, ca_system_id: _Optional[int] = ..., product_keys: _Optional[_Iterable[_Union[SealedKey, _Mapping]]] = ..., items: _Optional[_Iterable[_Union[SealItem, _Mapping]]] = ...) -> None: ...
+
+class Sealed(_message.Message):
+    __slots__ = ("sections", "error", "code")
+    SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    sections: _containers.RepeatedScalarFieldContainer[bytes]
+    error: str
+    code: str
+    def __init__(self, sections: _Optional[_Iterable[bytes]] = ..., error: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+
+class SealReply(_message.Message):
+    __slots__ = ("items", "clock_us")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Sealed]
+    clock_us: int
+    def __init__(self, items: _Optional[_Iterable[_Union[Sealed, _Mapping]]] = ..., clock_us: _Optional[int] = ...) -> None: ...
+
+class MakeChainRequest(_message.Message):
+    __slots__ = ("product_id", "first_epoch", "last_epoch")
+    PRODUCT_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    product_id: int
+    first_epoch: int
+    last_epoch: int
+    def __init__(self, product_id: _Optional[int] = ..., first_epoch: _Optional[int] = ..., last_epoch: _Optional[int] = ...) -> None: ...
+
+class DeviceKey(_message.Message):
+    __slots__ = ("device_id", "key")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    device_id: int
+    key: bytes
+    def __init__(self, device_id: _Optional[int] = ..., key: _Optional[bytes] = ...) -> None: ...
+
+class ImportRequest(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[DeviceKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[DeviceKey, _Mapping]]] = ...) -> None: ...
+
+class ImportReply(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[SealedKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[SealedKey, _Mapping]]] = ...) -> None: ...
+
+class RewrapRequest(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[SealedKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[SealedKey, _Mapping]]] = ...) -> None: ...
+
+class Rewrapped(_message.Message):
+    __slots__ = ("key", "error")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    key: SealedKey
+    error: str
+    def __init__(self, key: _Optional[_Union[SealedKey, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class RewrapReply(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[Rewrapped]
+    def __init__(self, keys: _Optional[_Iterable[_Union[Rewrapped, _Mapping]]] = ...) -> None: ...
+
+class InfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class InfoReply(_message.Message):
+    __slots__ = ("current_master_id", "master_ids", "clock_us")
+    CURRENT_MASTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MASTER_IDS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    current_master_id: str
+    master_ids: _containers.RepeatedScalarFieldContainer[str]
+    clock_us: int
+    def __init__(self, current_master_id: _Optional[str] = ..., master_ids: _Optional[_Iterable[str]] = ..., clock_us: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,59 @@
+"""Leases: who leads, who airs. The database's clock alone says when one has run out."""
+
+from datetime import timedelta
+
+from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import IntegrityError
+
+from portcullis.store.database import database_now, writing
+from portcullis.store.schema import leases
+
+
+def take_lease(
+    engine: Engine, name: str, holder: str, ttl: timedelta, note: str | None = None
+) -> str | None:
+    """Take or renew a lease; `note` replaces its note. Returns who holds it now.
+
+    None: two asked for a new lease at once and neither can tell yet; ask again.
+    """
+    try:
+        with writing(engine) as connection:
+            now = database_now(connection)
+            row = connection.execute(
+                select(leases).where(leases.c.name == name).with_for_update()
+            ).one_or_none()
+            if row is None:
+                connection.execute(
+                    leases.insert().values(
+                        name=name, holder=holder, expires_at=now + ttl, note=note or "{}"
+                    )
+                )
+                return holder
+            if row.holder != holder and row.expires_at > now:
+                return str(row.holder)
+            values = {"holder": holder, "expires_at": now + ttl}
+            if note is not None:
+                values["note"] = note
+            connection.execute(update(leases).where(leases.c.name == name).values(values))
+            return holder
+    except IntegrityError:
+        return None
+
+
+def release_lease(engine: Engine, name: str, holder: str) -> None:
+    """Let go of a lease, if it is still ours, so that another need not wait it out."""
+    with writing(engine) as connection:
+        connection.execute(
+            update(leases)
+            .where(leases.c.name == name, leases.c.holder == holder)
+            .values(expires_at=database_now(connection))
+        )
+
+
+def lease_note(engine: Engine, name: str) -> str:
+    """What the last holder noted: JSON, `{}` where there is none."""
+    with engine.connect() as connection:
+        note = connection.execute(
+            select(leases.c.note).where(leases.c.name == name)
+        ).scalar_one_or_none()
+        return note or "{}"

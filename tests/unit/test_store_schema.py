@@ -1,0 +1,50 @@
+"""Values at the border of the database."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select
+from sqlalchemy.exc import StatementError
+
+from portcullis.store.database import database_now, engine_for, writing
+from portcullis.store.leases import lease_note, release_lease, take_lease
+from portcullis.store.migrate import is_current, migrate
+from portcullis.store.schema import devices
+
+
+def test_a_naive_time_is_refused(tmp_path: Path) -> None:
+    """Only aware datetimes enter; they come back aware, in UTC, to the microsecond."""
+    engine = engine_for(f"sqlite:///{tmp_path}/a.db")
+    assert not is_current(engine)
+    migrate(engine)
+    assert is_current(engine)
+    aware = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    with writing(engine) as connection:
+        connection.execute(insert(devices).values(device_id=1, active=1, added_at=aware))
+        assert connection.execute(select(devices.c.added_at)).scalar_one() == aware
+        with pytest.raises(StatementError, match="naive"):
+            connection.execute(
+                insert(devices).values(device_id=2, active=1, added_at=aware.replace(tzinfo=None))
+            )
+
+
+def test_a_lease_has_one_holder_until_it_runs_out_or_is_let_go(tmp_path: Path) -> None:
+    """A second asker is told who holds it; a note stays with the lease."""
+    engine = engine_for(f"sqlite:///{tmp_path}/a.db")
+    migrate(engine)
+    minute, over = timedelta(minutes=1), timedelta(seconds=-1)
+    assert take_lease(engine, "scheduler", "a", minute, '{"at": 5}') == "a"
+    assert take_lease(engine, "scheduler", "b", minute) == "a"
+    release_lease(engine, "scheduler", "b")
+    assert take_lease(engine, "scheduler", "b", minute) == "a"
+    release_lease(engine, "scheduler", "a")
+    assert take_lease(engine, "scheduler", "b", over) == "b"
+    assert take_lease(engine, "scheduler", "a", minute) == "a"
+    assert lease_note(engine, "scheduler") == '{"at": 5}'
+
+
+def test_the_database_clock_is_aware(tmp_path: Path) -> None:
+    """What processes compare is the database's UTC."""
+    with engine_for(f"sqlite:///{tmp_path}/a.db").connect() as connection:
+        assert abs(database_now(connection) - datetime.now(UTC)) < timedelta(seconds=5)
