@@ -1,0 +1,148 @@
+"""A private MariaDB for the session, and a fresh, migrated database for each test."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pymysql
+import pytest
+
+from portcullis.store.database import engine_for
+from portcullis.store.migrate import migrate
+
+_TEMPLATE = Path("/var/tmp") / f"portcullis-mariadb-template-{os.getuid()}"
+_AS_ROOT = ["--user=mysql"] if os.getuid() == 0 else []
+_SMALL = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _template() -> Path:
+    """An empty data directory, made once for this machine and copied for each server."""
+    if not _TEMPLATE.exists():
+        fresh = Path(tempfile.mkdtemp(prefix="portcullis-mariadb-", dir="/var/tmp"))
+        if _AS_ROOT:
+            shutil.chown(fresh, "mysql", "mysql")
+        subprocess.run(
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={fresh}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                *_SMALL[:1],
+                *_AS_ROOT,
+            ],
+            check=True,
+            capture_output=True,
+        )
+        try:
+            fresh.rename(_TEMPLATE)
+        except OSError:  # another worker was quicker
+            shutil.rmtree(fresh)
+    return _TEMPLATE
+
+
+class MariaDb:
+    """One running server with its own data directory, socket and port."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        data = home / "data"
+        subprocess.run(["cp", "-a", str(_template()), str(data)], check=True)
+        self._command = [
+            "mariadbd",
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--socket={home}/s",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--skip-log-bin",
+            *_SMALL,
+            *_AS_ROOT,
+        ]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with (self.home / "log").open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        end = time.monotonic() + 30
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except pymysql.err.OperationalError:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise AssertionError((self.home / "log").read_text()) from None
+                time.sleep(0.02)  # a starting server has no event to wait on
+            else:
+                return
+
+    def execute(self, statement: str) -> None:
+        """Run one statement as root."""
+        with (
+            pymysql.connect(host="127.0.0.1", port=self.port, user="root") as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+
+    def new_database(self) -> str:
+        """Make an empty database; returns its SQLAlchemy URL."""
+        name = f"t{uuid4().hex}"
+        self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}?charset=utf8mb4"
+
+    def kill(self) -> None:
+        """End the server at once, as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """A private MariaDB server."""
+    home = Path(tempfile.mkdtemp(prefix="portcullis-db-", dir="/var/tmp"))
+    home.chmod(0o755)
+    if _AS_ROOT:
+        shutil.chown(home, "mysql", "mysql")
+    server = MariaDb(home)
+    yield server
+    server.kill()
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDb) -> str:
+    """A fresh, migrated MariaDB database."""
+    url = mariadb.new_database()
+    _migrate(url)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh, migrated database, of both kinds in turn."""
+    if request.param == "mariadb":
+        return str(request.getfixturevalue("mariadb_url"))
+    url = f"sqlite:///{tmp_path}/portcullis.db"
+    _migrate(url)
+    return url
+
+
+def _migrate(url: str) -> None:
+    engine = engine_for(url)
+    migrate(engine)
+    engine.dispose()
