@@ -193,7 +193,7 @@ def test_noise_is_refused_with_a_reason_or_read(noise: bytes) -> None:
             try:
                 table.from_section(section)
             except PsiError as error:
-                assert error.reason in PsiReason  # noqa: PT017 (both outcomes are right)
+                assert error.reason in PsiReason
 
 
 @given(st.binary(max_size=80))
@@ -202,6 +202,6 @@ def test_descriptor_loops_from_noise(noise: bytes) -> None:
     try:
         found = parse_descriptors(noise)
     except PsiError as error:
-        assert error.reason is PsiReason.LENGTH  # noqa: PT017 (both outcomes are right)
+        assert error.reason is PsiReason.LENGTH
     else:
         assert sum(len(descriptor.to_bytes()) for descriptor in found) == len(noise)

@@ -186,8 +186,7 @@ class Connection(ABC):
         if self.channel_state is ChannelState.CLOSED:
             return []
         try:
-            message = Message.parse(raw)
-            self._check_version(message)
+            message = self._parse(raw)
             unknown: list[Event] = []
             if message.unknown_parameters or message.type not in GRAMMAR:
                 # 4.4.1: unknown messages and parameters shall be ignored
@@ -201,6 +200,17 @@ class Connection(ABC):
         except RemoteProtocolError as error:
             self._answer_misuse(error)
             return [ProtocolViolation(error)]
+
+    def _parse(self, raw: bytes) -> Message:
+        """Parse a message of the session's version; of another, nothing but that is said."""
+        try:
+            message = Message.parse(raw)
+        except RemoteProtocolError as error:
+            if error.offending is not None:
+                self._check_version(error.offending)
+            raise
+        self._check_version(message)
+        return message
 
     def _take_channel(self, message: Message) -> list[Event]:
         message_type = MessageType(message.type)
