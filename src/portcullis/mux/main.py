@@ -42,27 +42,37 @@ async def main(source: ConfigSource) -> None:
         multiplexer = Multiplexer(inserter, table, outputs, lambda: datetime.now(UTC))
         door = EmmgDoor(table, multiplexer.provide, multiplexer.announce)
         await stack.enter_async_context(_listening(door, config.listen))
-        service = await stack.enter_async_context(Service("mux", config.monitor))
+        service = Service("mux", config.monitor)
         now = asyncio.get_running_loop().time
         if paced is None:
             udp = UdpInput(lambda packets: multiplexer.pass_on(packets, now()), now)
             await stack.enter_async_context(_receiving(udp, config.input))
             service.checks["input"] = lambda: _silence(now() - udp.heard_at)
             REGISTRY.register(MuxMetrics(multiplexer, door, lambda: 0))
-            while await service.sleep(_MEASURE_S):
-                multiplexer.measure(now())
+            async with service:
+                while await service.sleep(_MEASURE_S):
+                    multiplexer.measure(now())
         else:
             pacer = Pacer(paced.bits_per_s, now())
             REGISTRY.register(MuxMetrics(multiplexer, door, lambda: pacer.skipped))
-            measured_at = now()
-            while await service.sleep(_TICK_S):
-                time_s = pacer.stream_time_s
-                multiplexer.pass_on(paced.take(pacer.due(now())), time_s)
-                if now() - measured_at >= _MEASURE_S:
-                    measured_at = now()
-                    multiplexer.measure(measured_at)
+            async with service:
+                await _play(service, multiplexer, paced, pacer)
         for session in list(door.sessions):
             session.close("stopping")
+
+
+async def _play(
+    service: Service, multiplexer: Multiplexer, paced: PacedInput, pacer: Pacer
+) -> None:
+    """Send what is due, tick by tick, until told to stop."""
+    now = asyncio.get_running_loop().time
+    measured_at = now()
+    while await service.sleep(_TICK_S):
+        time_s = pacer.stream_time_s
+        multiplexer.pass_on(paced.take(pacer.due(now())), time_s)
+        if now() - measured_at >= _MEASURE_S:
+            measured_at = now()
+            multiplexer.measure(measured_at)
 
 
 def _paced_input(config: MuxConfig) -> PacedInput | None:
