@@ -1,0 +1,83 @@
+"""What every command shares: the configuration and the way to print."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from portcullis.runtime.config import ConfigSource, DatabaseConfig
+from portcullis.store.database import engine_for
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass
+class Context:
+    """The configuration as given, and how to answer."""
+
+    config: Path | None = None
+    as_json: bool = False
+
+    def source(self) -> ConfigSource:
+        """Read the configuration; raises ConfigError."""
+        return ConfigSource.load(self.config)
+
+    @contextmanager
+    def database(self) -> Iterator[Engine]:
+        """The configured database."""
+        config = self.source().section("database", DatabaseConfig)
+        engine = engine_for(config.full_url(), pool_size=1)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    def show(self, value: Mapping[str, object]) -> None:
+        """Print one thing: JSON, or a line a field."""
+        if self.as_json:
+            click.echo(json.dumps(value, default=str))
+        else:
+            for name, field in value.items():
+                click.echo(f"{name}: {field}")
+
+    def show_rows(self, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+        """Print many: JSON lines, or a table."""
+        if self.as_json:
+            for row in rows:
+                click.echo(json.dumps(row, default=str))
+            return
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
+        Console(file=sys.stdout).print(table)
+
+
+def common_options(command: _F) -> _F:
+    """`--config FILE` and `--json`, on every command."""
+
+    def take_config(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            context.ensure_object(Context).config = value
+
+    def take_json(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click calls it so)
+        if value:
+            context.ensure_object(Context).as_json = True
+
+    command = click.option(
+        "--json", is_flag=True, expose_value=False, callback=take_json, help="Answer in JSON."
+    )(command)
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=take_config,
+        help="The TOML file; without it, defaults and the environment.",
+    )(command)

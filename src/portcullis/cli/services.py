@@ -1,0 +1,38 @@
+"""The rooms as commands, and what `portcullis up` runs."""
+
+import importlib
+from typing import Any
+
+import click
+
+from portcullis.cli.context import Context, common_options
+from portcullis.runtime.config import LogConfig
+from portcullis.runtime.logging import set_up_logging
+from portcullis.runtime.service import run
+
+ROOMS = {
+    "gateway": "The SMS-CAS interface: REST in, orders in the database.",
+    "emmg": "The EMM generator: orders in, sealed EMMs in the database.",
+    "encryptor": "The only process that holds keys: envelope encryption over RPC.",
+    "cycler": "The carousel: sealed EMMs to the multiplexer, for ever.",
+    "scheduler": "Rotates keys, re-seals, purges.",
+    "mux": "A multiplexer for those without one.",
+}
+"""Every room, in no order of starting: `cli.up` has that."""
+
+
+def service_commands() -> list[click.Command]:
+    """One command for each room."""
+    return [_service_command(name, text) for name, text in ROOMS.items()]
+
+
+def _service_command(name: str, text: str) -> click.Command:
+    @click.pass_obj
+    def start(context: Context) -> None:
+        source = context.source()
+        set_up_logging(name, source.section("log", LogConfig))
+        # Each room only where it is run: no process loads what another room needs.
+        room: Any = importlib.import_module(f"portcullis.{name}.main")
+        run(lambda: room.main(source))
+
+    return click.command(name, help=text)(common_options(start))

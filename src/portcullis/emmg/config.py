@@ -1,0 +1,20 @@
+"""`[emmg]`."""
+
+from portcullis.runtime.config import Duration, Section
+
+
+class EmmgConfig(Section, frozen=True):
+    """The EMM generator. Run as many as are needed: claims keep them apart."""
+
+    monitor: str = "127.0.0.1:9102"
+    encryptor: str = "unix:var/run/encryptor.sock"
+    ca_system_id: int = 0xFFF0
+    """The upper 16 bits of the streams' client_id; part of every box's key derivation."""
+    workers: int = 2
+    """Batches in flight at once: crypto and SQL overlap."""
+    batch: int = 500
+    """Devices claimed at once, at most."""
+    poll: Duration = Duration.parse("30ms")
+    """How long an idle worker waits before it looks again."""
+    claim_hold: Duration = Duration.parse("30s")
+    """When the claim of an EMMG that died comes due again."""

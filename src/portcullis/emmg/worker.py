@@ -1,0 +1,121 @@
+"""One worker: claim, read, seal, finish, again."""
+
+import threading
+import time
+from datetime import timedelta
+from typing import Protocol
+from uuid import uuid4
+
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from portcullis.emmg.batch import build_batch, read_reply
+from portcullis.emmg.config import EmmgConfig
+from portcullis.runtime.logging import get_logger
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.runtime.rpc.client import EncryptorUnavailableError
+from portcullis.store.database import is_transient
+from portcullis.store.work import claim, finish, give_back, give_up_or_retry, read_orders
+
+MAX_CLOCK_DIFFERENCE_S = 300.0
+_RETRY_AFTER = timedelta(seconds=1)
+_KEY_WAIT = timedelta(milliseconds=200)
+
+log = get_logger("portcullis.emmg")
+
+SEALED = Counter("portcullis_emmg_sealed_total", "EMM sets written for the carousel", ["cause"])
+REFUSED = Counter("portcullis_emmg_refused_total", "Devices that could not be sealed")
+FAULTS = Counter("portcullis_emmg_faults_total", "Batches lost to a fault", ["part"])
+BATCH_S = Histogram("portcullis_emmg_batch_seconds", "Time of a batch, claim to commit")
+CLOCK_DIFFERENCE = Gauge(
+    "portcullis_emmg_clock_difference_seconds", "Largest of database, encryptor and own clock"
+)
+
+
+class Sealer(Protocol):
+    """What a worker needs of the encryptor's client."""
+
+    def seal(self, request: pb.SealRequest) -> pb.SealReply:
+        """Seal a batch; raises EncryptorUnavailableError."""
+
+
+class Worker:
+    """Works until `stopping` is set; each round is safe to be killed in."""
+
+    def __init__(
+        self, engine: Engine, sealer: Sealer, config: EmmgConfig, stopping: threading.Event
+    ) -> None:
+        self._engine, self._sealer, self._config = engine, sealer, config
+        self._stopping = stopping
+        self.trouble: str | None = None
+        """Why the last round failed; None when it did not."""
+
+    def run(self) -> None:
+        """Round after round; waits for `poll` when there was nothing to do."""
+        while not self._stopping.is_set():
+            try:
+                worked = self.round()
+                self.trouble = None
+            except EncryptorUnavailableError as error:
+                worked = self._fault("encryptor", error)
+            except DBAPIError as error:
+                if not is_transient(error):
+                    log.exception("statement_failed")
+                worked = self._fault("database", error)
+            except ClocksDisagreeError as error:
+                worked = self._fault("clocks", error)
+            if not worked:
+                self._stopping.wait(1.0 if self.trouble else float(self._config.poll))
+
+    def _fault(self, part: str, error: Exception) -> bool:
+        FAULTS.labels(part).inc()
+        self.trouble = f"{part}: {type(error).__name__}"
+        log.warning("round_failed", part=part, error=str(error)[:300])
+        return False
+
+    def round(self) -> bool:
+        """One batch; returns whether there was anything to do."""
+        token = uuid4().hex
+        started = time.monotonic()
+        claims = claim(self._engine, token, self._config.batch, self._config.claim_hold.delta)
+        if not claims:
+            return False
+        ids = [claimed.device_id for claimed in claims]
+        orders = read_orders(self._engine, ids)
+        batch = build_batch(claims, orders, self._config.ca_system_id)
+        if batch.waiting:
+            reason = next(iter(batch.waiting.values()))
+            give_back(self._engine, token, batch.waiting.keys(), reason, _KEY_WAIT)
+        try:
+            reply = self._sealer.seal(batch.request) if batch.drafts else pb.SealReply()
+            if batch.drafts:
+                _check_clocks(orders.now.timestamp(), reply.clock_us / 1e6)
+        except (EncryptorUnavailableError, ClocksDisagreeError) as error:
+            give_back(self._engine, token, ids, str(error), _RETRY_AFTER)
+            raise
+        finished, refused = read_reply(batch, reply)
+        if refused:
+            REFUSED.inc(len(refused))
+            for device_id, reason in refused.items():
+                log.error("device_refused", device_id=device_id, reason=reason)
+                give_up_or_retry(self._engine, token, [device_id], reason, _RETRY_AFTER)
+        written = finish(self._engine, token, finished)
+        for done in finished:
+            if done.claimed.device_id in written:
+                for sealed in done.emms:
+                    SEALED.labels(sealed.cause).inc()
+        BATCH_S.observe(time.monotonic() - started)
+        return True
+
+
+class ClocksDisagreeError(Exception):
+    """Sealing stops: a number made by a wrong clock would lock boxes out for as long."""
+
+
+def _check_clocks(database: float, encryptor: float) -> None:
+    clocks = (database, encryptor, time.time())
+    difference = max(clocks) - min(clocks)
+    CLOCK_DIFFERENCE.set(difference)
+    if difference > MAX_CLOCK_DIFFERENCE_S:
+        raise ClocksDisagreeError(f"the clocks differ by {difference:.0f} s; sealing has stopped")
