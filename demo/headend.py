@@ -170,5 +170,7 @@ class HeadEnd:
         """The sum of a metric's samples at one room's monitoring port."""
         text = httpx.get(f"http://127.0.0.1:{self.monitors[room]}/metrics").text
         return sum(
-            float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re_name(line) == name
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if re.split(r"[{ ]", line, maxsplit=1)[0] == name
         )

@@ -1,0 +1,1 @@
+"""Sample orders, and the script that makes them."""
