@@ -189,7 +189,7 @@ class Connection(ABC):
             message = self._parse(raw)
             unknown: list[Event] = []
             if message.unknown_parameters or message.type not in GRAMMAR:
-                # 4.4.1: unknown messages and parameters shall be ignored
+                # TS 103 197 4.4.1: unknown messages and parameters shall be ignored
                 unknown.append(PeerSentUnknown(message.type, message.unknown_parameters))
             if message.type not in GRAMMAR:
                 return unknown
@@ -214,7 +214,7 @@ class Connection(ABC):
 
     def _take_channel(self, message: Message) -> list[Event]:
         message_type = MessageType(message.type)
-        # 6.2.3: error messages may precede any agreement on the ids
+        # TS 103 197 6.2.4.5: error messages may precede any agreement on the ids
         if message_type not in {MessageType.CHANNEL_SETUP, MessageType.CHANNEL_ERROR}:
             self._check_ids(message)
         state = CHANNEL_TRANSITIONS.get((self.channel_state, self._peer, message_type))
@@ -305,7 +305,7 @@ class Connection(ABC):
             channel_id = message.number(ParameterType.DATA_CHANNEL_ID)
             if channel_id == self.data_channel_id:
                 return ErrorStatus.DATA_CHANNEL_ID_IN_USE, f"data_channel_id {channel_id}"
-            # 6.2.1: one channel per TCP connection
+            # TS 103 197 6.2.1: one channel per TCP connection
             return ErrorStatus.TOO_MANY_CHANNELS, "a second channel on one connection"
         name = MessageType(message.type).name
         return ErrorStatus.INVALID_MESSAGE, f"{name} in {self.channel_state.value}"

@@ -38,7 +38,7 @@ class EmmgConnection(Connection):
 
     _side = Side.EMMG
     _peer = Side.MUX
-    # 6.2.3, 6.2.4: a test wants an answer; all else is for our operator to see
+    # TS 103 197 6.2.4.2, 6.2.5.2: a test wants an answer; all else is for our operator to see
     _answered_misuse = frozenset({MessageType.CHANNEL_TEST, MessageType.STREAM_TEST})
 
     def __init__(
@@ -155,7 +155,7 @@ class EmmgConnection(Connection):
             raise LocalProtocolError(f"stream {stream_id} is not open")
 
     def _check_version(self, message: Message) -> None:
-        # 6.2.6: a MUX that does not speak our version says so in its own
+        # TS 103 197 6.2.6: a MUX that does not speak our version says so in its own
         if message.version != self.version and message.type != MessageType.CHANNEL_ERROR:
             raise RemoteProtocolError(
                 ErrorStatus.UNSUPPORTED_VERSION,

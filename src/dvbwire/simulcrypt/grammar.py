@@ -1,4 +1,4 @@
-"""Which parameters a message holds: TS 103 197 clauses 6.2.2 to 6.2.5 as one table."""
+"""Which parameters a message holds: TS 103 197 clauses 6.2.4 and 6.2.5 as one table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ GRAMMAR: Mapping[MessageType, Mapping[ParameterType, Rule]] = {
     },
 }
 
-# Values a parameter may have, and the version since when; any other parameter may have any.
+# Clause 6.2.3: values a parameter may have, and the version since when; any other parameter may have any.
 ALLOWED_VALUES: Mapping[ParameterType, Mapping[int, int]] = {
     _P.SECTION_TSPKT_FLAG: {
         SectionTspktFlag.SECTIONS: 1,

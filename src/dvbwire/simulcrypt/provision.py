@@ -1,4 +1,4 @@
-"""data_provision: the message that carries EMMs, over TCP or UDP (TS 103 197 clause 6.2.5)."""
+"""data_provision: the message that carries EMMs, over TCP or UDP (TS 103 197 clause 6.2.5.9)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def datagram_fits(section_tspkt_flag: int, datagram: bytes) -> bool:
     """Say whether a datagram is what the channel's flag says.
 
     Flag 0: exactly one whole section; flag 1: one or more whole transport packets; flag 2: anything
-    but nothing (clause 6.2.5.1).
+    but nothing (clause 6.2.3).
     """
     if section_tspkt_flag == SectionTspktFlag.PACKETS:
         return (

@@ -1,4 +1,4 @@
-"""The numbers of the EMMG/PDG-MUX interface (TS 103 197 clauses 4.4.1 and 6.2).
+"""The numbers of the EMMG/PDG-MUX interface (TS 103 197 clauses 4.4.1, 6.2.2, 6.2.6).
 
 Message and parameter numbers are shared between the interfaces of TS 103 197; those of other
 interfaces are, on this one, unknown. The same error_status numbers mean other things elsewhere.
@@ -20,7 +20,7 @@ class Side(Enum):
 
 
 class MessageType(IntEnum):
-    """message_type: those of this interface; 0x8000 and above are user defined."""
+    """message_type (Table 3): those of this interface; 0x8000 and above are user defined."""
 
     CHANNEL_SETUP = 0x0011
     CHANNEL_TEST = 0x0012
@@ -52,7 +52,7 @@ CHANNEL_MESSAGES = frozenset(
 
 
 class ParameterType(IntEnum):
-    """parameter_type on this interface; 0x8000 and above are user defined."""
+    """parameter_type on this interface (Table 7); 0x8000 and above are user defined."""
 
     CLIENT_ID = 0x0001
     SECTION_TSPKT_FLAG = 0x0002
@@ -83,7 +83,7 @@ class DataType(IntEnum):
 
 
 class ErrorStatus(IntEnum):
-    """error_status on this interface (clause 6.2.6); 0x8000 and above are user defined."""
+    """error_status on this interface (clause 6.2.6, Table 8); 0x8000 and above: user defined."""
 
     INVALID_MESSAGE = 0x0001
     UNSUPPORTED_VERSION = 0x0002
