@@ -59,7 +59,8 @@ GRAMMAR: Mapping[MessageType, Mapping[ParameterType, Rule]] = {
     },
 }
 
-# Clause 6.2.3: values a parameter may have, and the version since when; any other parameter may have any.
+# Clause 6.2.3: the values a parameter may have, and since which version; parameters that are not
+# listed may have any.
 ALLOWED_VALUES: Mapping[ParameterType, Mapping[int, int]] = {
     _P.SECTION_TSPKT_FLAG: {
         SectionTspktFlag.SECTIONS: 1,
