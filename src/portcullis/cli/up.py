@@ -14,7 +14,6 @@ from alembic.util.exc import CommandError
 from portcullis.cli.context import Context, common_options
 from portcullis.cli.keys import import_file, init_master
 from portcullis.cli.supervisor import Child, Supervisor
-from portcullis.encryptor.config import EncryptorConfig
 from portcullis.gateway.clients import add_client
 from portcullis.gateway.config import GatewayConfig
 from portcullis.runtime.config import ConfigError, ConfigSource

@@ -42,9 +42,10 @@ class Draft:
 
 @dataclass
 class Batch:
-    """A request to the encryptor, with what its items stand for, index by index."""
+    """What the encryptor is asked, with what its items stand for, index by index."""
 
-    request: pb.SealRequest
+    product_keys: list[pb.SealedKey] = field(default_factory=list)
+    items: list[pb.SealItem] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
     idle: list[Claimed] = field(default_factory=list)
     """Claimed, but nothing is to be sealed: a message that was over before its turn."""
@@ -59,9 +60,9 @@ class _WaitsForKeyError(Exception):
     """A product has no chain yet."""
 
 
-def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) -> Batch:
+def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
     """Lay a batch of claims out as one request."""
-    batch = Batch(pb.SealRequest(ca_system_id=ca_system_id))
+    batch = Batch()
     key_index: dict[tuple[int, int], int] = {}
     for claimed in claims:
         device_key = orders.device_keys.get(claimed.device_id)
@@ -75,7 +76,7 @@ def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) ->
         sealed_key = _key(device_key)
         if claimed.seals_state:
             try:
-                state, held = _state(claimed, orders, batch.request, key_index)
+                state, held = _state(claimed, orders, batch.product_keys, key_index)
             except _WaitsForKeyError as reason:
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
@@ -89,13 +90,15 @@ def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) ->
 
 
 def _add(batch: Batch, draft: Draft, device_key: pb.SealedKey) -> pb.SealItem:
-    batch.drafts.append(draft)
-    return batch.request.items.add(
+    item = pb.SealItem(
         address=draft.claimed.device_id,
         epoch=draft.claimed.epoch,
         number=draft.message_id or draft.claimed.sequence,
         device_key=device_key,
     )
+    batch.drafts.append(draft)
+    batch.items.append(item)
+    return item
 
 
 def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: RowMapping) -> None:
@@ -127,7 +130,7 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: 
 def _state(
     claimed: Claimed,
     orders: Orders,
-    request: pb.SealRequest,
+    product_keys: list[pb.SealedKey],
     key_index: dict[tuple[int, int], int],
 ) -> tuple[pb.State, dict[int, int]]:
     state = pb.State(
@@ -147,8 +150,8 @@ def _state(
                 continue
             place = (product_id, chain["first_epoch"])
             if place not in key_index:
-                key_index[place] = len(request.product_keys)
-                request.product_keys.append(_key(chain))
+                key_index[place] = len(product_keys)
+                product_keys.append(_key(chain))
             state.entitlements.add(
                 product_id=product_id,
                 epoch=epoch,

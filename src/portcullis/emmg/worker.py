@@ -2,7 +2,8 @@
 
 import threading
 import time
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
 
@@ -10,11 +11,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from portcullis.emmg.batch import build_batch, read_reply
+from portcullis.emmg.batch import Batch, build_batch, read_reply
 from portcullis.emmg.config import EmmgConfig
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.runtime.rpc.client import EncryptorUnavailableError
+from portcullis.runtime.rpc.client import EncryptorError
 from portcullis.store.database import is_transient
 from portcullis.store.work import claim, finish, give_back, give_up_or_retry, read_orders
 
@@ -36,8 +37,13 @@ CLOCK_DIFFERENCE = Gauge(
 class Sealer(Protocol):
     """What a worker needs of the encryptor's client."""
 
-    def seal(self, request: pb.SealRequest) -> pb.SealReply:
-        """Seal a batch; raises EncryptorUnavailableError."""
+    def seal(
+        self,
+        ca_system_id: int,
+        product_keys: Sequence[pb.SealedKey],
+        items: Sequence[pb.SealItem],
+    ) -> pb.SealReply:
+        """Seal a batch, each item answered on its own; raises EncryptorError."""
 
 
 class Worker:
@@ -57,7 +63,7 @@ class Worker:
             try:
                 worked = self.round()
                 self.trouble = None
-            except EncryptorUnavailableError as error:
+            except EncryptorError as error:
                 worked = self._fault("encryptor", error)
             except DBAPIError as error:
                 if not is_transient(error):
@@ -83,15 +89,13 @@ class Worker:
             return False
         ids = [claimed.device_id for claimed in claims]
         orders = read_orders(self._engine, ids)
-        batch = build_batch(claims, orders, self._config.ca_system_id)
+        batch = build_batch(claims, orders)
         if batch.waiting:
             reason = next(iter(batch.waiting.values()))
             give_back(self._engine, token, batch.waiting.keys(), reason, _KEY_WAIT)
         try:
-            reply = self._sealer.seal(batch.request) if batch.drafts else pb.SealReply()
-            if batch.drafts:
-                _check_clocks(orders.now.timestamp(), reply.clock_us / 1e6)
-        except (EncryptorUnavailableError, ClocksDisagreeError) as error:
+            reply = self._seal(batch, orders.now)
+        except (EncryptorError, ClocksDisagreeError) as error:
             give_back(self._engine, token, ids, str(error), _RETRY_AFTER)
             raise
         finished, refused = read_reply(batch, reply)
@@ -107,6 +111,13 @@ class Worker:
                     SEALED.labels(sealed.cause).inc()
         BATCH_S.observe(time.monotonic() - started)
         return True
+
+    def _seal(self, batch: Batch, database_now: datetime) -> pb.SealReply:
+        if not batch.items:
+            return pb.SealReply()
+        reply = self._sealer.seal(self._config.ca_system_id, batch.product_keys, batch.items)
+        _check_clocks(database_now.timestamp(), reply.clock_us / 1e6)
+        return reply
 
 
 class ClocksDisagreeError(Exception):

@@ -11,7 +11,7 @@ A room declares its section as a frozen `Section` struct and reads it with
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -96,6 +96,12 @@ class ConfigSource:
             )
         except msgspec.ValidationError as error:
             raise self._explain(name, str(error)) from error
+
+    def unknown_section(self, name: str, known: Iterable[str]) -> ConfigError:
+        """The error for a section that no room reads."""
+        line = _line_of(self.text, [name])
+        where = f"{self.path or 'configuration'}{f', line {line}' if line else ''}"
+        return ConfigError(f"{where}: {name}: expected one of the sections {', '.join(known)}")
 
     def _explain(self, section: str, message: str) -> ConfigError:
         expected, _, path = message.partition(" - at `$")

@@ -20,7 +20,7 @@ def set_up_logging(service: str, config: LogConfig) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.EventRenamer("msg"),
-        lambda _logger, _method, event: {"service": service} | event,
+        lambda _logger, _method, event: {"service": service, **event},
     ]
     structlog.configure(
         processors=[*shared[:-2], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

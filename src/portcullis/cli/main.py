@@ -1,0 +1,224 @@
+"""`portcullis`: every command, and the one place where an error becomes a line and a status."""
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+
+from dvbwire.ts import PacketSync, SectionReassembler, pid_of
+from portcullis.cli.context import Context, common_options
+from portcullis.cli.keys import keys
+from portcullis.cli.services import service_commands
+from portcullis.cli.up import up
+from portcullis.cycler.asrun import query
+from portcullis.cycler.config import CyclerConfig
+from portcullis.emm import EmmError, EmmHeader
+from portcullis.emmg.config import EmmgConfig
+from portcullis.encryptor.config import EncryptorConfig
+from portcullis.gateway.clients import add_client, list_clients
+from portcullis.gateway.config import GatewayConfig
+from portcullis.mux.config import MuxConfig
+from portcullis.runtime.config import DatabaseConfig, LogConfig
+from portcullis.runtime.errors import PortcullisError
+from portcullis.scheduler.config import SchedulerConfig
+from portcullis.store import migrate as schema_migrations
+from portcullis.store.schema import products as product_rows
+
+SECTIONS = {
+    "database": DatabaseConfig,
+    "log": LogConfig,
+    "gateway": GatewayConfig,
+    "emmg": EmmgConfig,
+    "encryptor": EncryptorConfig,
+    "cycler": CyclerConfig,
+    "scheduler": SchedulerConfig,
+    "mux": MuxConfig,
+}
+SCOPES = ("device", "entitlement", "message", "product", "read")
+
+
+@click.group(context_settings={"obj": None})
+@click.version_option(package_name="portcullis-cas", prog_name="portcullis")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """An open conditional-access head-end."""
+    context.ensure_object(Context)
+
+
+for command in service_commands():
+    cli.add_command(command)
+cli.add_command(up)
+cli.add_command(keys)
+
+
+@cli.command()
+@common_options
+@click.pass_obj
+def migrate(context: Context) -> None:
+    """Bring the database to the schema of this release."""
+    with context.database() as engine:
+        schema_migrations.migrate(engine)
+    context.show({"schema": "current"})
+
+
+@cli.group()
+def config() -> None:
+    """Check the configuration, or show it as it is in force."""
+
+
+def _sections(context: Context) -> dict[str, Any]:
+    source = context.source()
+    if unknown := source.data.keys() - SECTIONS.keys():
+        raise source.unknown_section(min(unknown), SECTIONS)
+    return {name: source.section(name, kind) for name, kind in SECTIONS.items()}
+
+
+@config.command()
+@common_options
+@click.pass_obj
+def check(context: Context) -> None:
+    """Read every section; exit 2 and name key, line and what is expected if one is wrong."""
+    _sections(context)
+    context.show({"configuration": "good"})
+
+
+@config.command()
+@common_options
+@click.pass_obj
+def show(context: Context) -> None:
+    """Show every key as it is in force. Secrets are file names, so there is none to show."""
+    shown = {name: msgspec.to_builtins(section) for name, section in _sections(context).items()}
+    click.echo(json.dumps(shown, indent=1, default=str))
+
+
+@cli.group()
+def clients() -> None:
+    """API clients of the built-in token endpoint."""
+
+
+@clients.command("add")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), required=True)
+@common_options
+@click.pass_obj
+def clients_add(context: Context, name: str, scopes: tuple[str, ...]) -> None:
+    """Add a client. Its secret is shown now and never again."""
+    client = add_client(context.source().section("gateway", GatewayConfig), name, scopes)
+    context.show({"client_id": client.client_id, "client_secret": client.client_secret})
+
+
+@clients.command("list")
+@common_options
+@click.pass_obj
+def clients_list(context: Context) -> None:
+    """List the clients with their scopes."""
+    rows = list_clients(context.source().section("gateway", GatewayConfig))
+    context.show_rows(rows, ("client_id", "name", "scopes"))
+
+
+@cli.group()
+def products() -> None:
+    """The catalogue of products."""
+
+
+@products.command("list")
+@common_options
+@click.pass_obj
+def products_list(context: Context) -> None:
+    """List the products. They are added through the API: PUT /products/{product_id}."""
+    with context.database() as engine, engine.connect() as connection:
+        rows = connection.execute(
+            select(product_rows).order_by(product_rows.c.product_id)
+        ).mappings()
+        context.show_rows([dict(row) for row in rows], ("product_id", "name", "created_at"))
+
+
+class _Instant(click.ParamType[datetime]):
+    name = "RFC3339"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> datetime:
+        """Read an RFC 3339 time with its offset."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not an RFC 3339 time", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} lacks an offset such as Z", param, ctx)
+        return moment
+
+
+@cli.command()
+@click.option("--device", "device_id", type=int, help="Only this device.")
+@click.option("--since", type=_Instant(), default=datetime(1970, 1, 1, tzinfo=UTC))
+@click.option("--until", type=_Instant(), default=datetime(9999, 1, 1, tzinfo=UTC))
+@common_options
+@click.pass_obj
+def asrun(context: Context, device_id: int | None, since: datetime, until: datetime) -> None:
+    """What was sent to the multiplexer, and when: the as-run log."""
+    directory = Path(context.source().section("cycler", CyclerConfig).asrun_dir)
+    for record in query(directory, device_id, since, until):
+        row = record._asdict()
+        if context.as_json:
+            click.echo(json.dumps(row, default=str))
+        else:
+            click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+
+
+@cli.group()
+def emm() -> None:
+    """Look into EMMs."""
+
+
+@emm.command()
+@click.argument("source", type=click.File("rb"))
+@click.option("--pid", type=int, help="The EMM PID of a transport stream; else SOURCE is sections.")
+@common_options
+@click.pass_obj
+def decode(context: Context, source: Any, pid: int | None) -> None:  # noqa: ANN401 (click's file)
+    """Show the headers of EMMs, field by field: a file of one section, or a transport stream."""
+    data = source.read()
+    if pid is None:
+        sections = [data]
+    else:
+        reassembler = SectionReassembler()
+        sections = [
+            section
+            for packet in PacketSync().feed(data)
+            if pid_of(packet) == pid
+            for section in reassembler.push(packet)
+        ]
+    rows = [asdict(EmmHeader.from_section(section)) for section in sections]
+    for row in rows:
+        row["kind"] = row["kind"].name.lower()
+    context.show_rows(rows, ("address", "kind", "part", "parts", "epoch", "number"))
+
+
+def main() -> None:
+    """Run a command; an error of the family is one line on standard error and its status."""
+    try:
+        cli(standalone_mode=True)
+    except PortcullisError as error:
+        click.echo(f"portcullis: {error}", err=True)
+        sys.exit(error.exit_code)
+    except EmmError as error:
+        click.echo(f"portcullis: not an EMM of this format: {error}", err=True)
+        sys.exit(1)
+    except DBAPIError as error:
+        click.echo(f"portcullis: the database refused: {error.orig}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The claim protocol and the feed: several EMMGs and writers, interleaved on purpose."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from portcullis.emm import Kind
+from portcullis.store.database import database_now, engine_for, writing
+from portcullis.store.schema import airings, device_work, emms, feed
+from portcullis.store.work import (
+    MAX_TRIES,
+    Claimed,
+    Finished,
+    SealedEmm,
+    claim,
+    finish,
+    give_back,
+    give_up_or_retry,
+)
+
+HOLD = timedelta(minutes=1)
+OVER = timedelta(seconds=-1)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine of the test's own."""
+    engine = engine_for(database_url)
+    yield engine
+    engine.dispose()
+
+
+def order(engine: Engine, *device_ids: int) -> None:
+    """What the gateway does to device_work for one state order of each device."""
+    with writing(engine) as connection:
+        now = database_now(connection)
+        for device_id in device_ids:
+            work = device_work.c
+            changed = connection.execute(
+                update(device_work)
+                .where(work.device_id == device_id)
+                .values(wanted=work.wanted + 1, state_wanted=work.wanted + 1)
+            )
+            if changed.rowcount:
+                connection.execute(
+                    update(device_work)
+                    .where(work.device_id == device_id, work.claim_token.is_(None))
+                    .values(due_at=now, dirty_at=now)
+                )
+            else:
+                connection.execute(
+                    device_work.insert().values(
+                        device_id=device_id,
+                        wanted=1,
+                        state_wanted=1,
+                        cause="order",
+                        priority=0,
+                        dirty_at=now,
+                        due_at=now,
+                    )
+                )
+
+
+def sealed(claimed: Claimed, text: bytes = b"x", parts: int = 1) -> Finished:
+    """A state as if the encryptor had sealed it."""
+    emm = SealedEmm(
+        device_id=claimed.device_id,
+        message_id=0,
+        kind=Kind.STATE,
+        epoch=claimed.epoch,
+        number=claimed.sequence,
+        cause=claimed.cause,
+        covers=claimed.wanted,
+        sections=[text] * parts,
+    )
+    return Finished(claimed, [emm], {101: 3})
+
+
+def rows_of(engine: Engine, device_id: int) -> list[tuple[int, bytes, int]]:
+    """Number, section and tombstone of a device's EMMs."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(emms.c.number, emms.c.section, emms.c.tombstone)
+            .where(emms.c.device_id == device_id)
+            .order_by(emms.c.part)
+        )
+        return [tuple(row) for row in rows]
+
+
+def test_two_emmgs_never_hold_the_same_device(engine: Engine) -> None:
+    """Claims of many devices by two at once do not overlap and leave nobody out."""
+    order(engine, *range(1, 41))
+    barrier = Barrier(2)
+
+    def take(token: str) -> list[int]:
+        barrier.wait()
+        return [c.device_id for _ in range(10) for c in claim(engine, token, 5, HOLD)]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(take, ("a", "b"))
+    assert sorted(first + second) == list(range(1, 41))
+
+
+def test_a_number_is_at_least_the_databases_clock_and_only_grows(engine: Engine) -> None:
+    """A head-end restored from a backup is ahead of all it ever aired."""
+    order(engine, 1)
+    (one,) = claim(engine, "a", 10, OVER)
+    (two,) = claim(engine, "b", 10, OVER)
+    assert two.sequence > one.sequence >= int(datetime.now(UTC).timestamp()) - 5
+
+
+def test_the_older_claim_cannot_write_under_a_newer_number(engine: Engine) -> None:
+    """An EMMG that stalled past its deadline finds its claim gone and writes nothing."""
+    order(engine, 1)
+    (stalled,) = claim(engine, "stalled", 10, OVER)
+    (fresh,) = claim(engine, "fresh", 10, HOLD)
+    assert finish(engine, "fresh", [sealed(fresh, b"new")]) == {1}
+    assert finish(engine, "stalled", [sealed(stalled, b"old")]) == set()
+    assert rows_of(engine, 1) == [(fresh.sequence, b"new", 0)]
+
+
+def test_an_order_during_the_claim_is_not_lost(engine: Engine) -> None:
+    """What came after the claim keeps the device dirty, and is claimed next."""
+    order(engine, 1)
+    (first,) = claim(engine, "a", 10, HOLD)
+    order(engine, 1)
+    assert claim(engine, "b", 10, HOLD) == []
+    assert finish(engine, "a", [sealed(first)]) == {1}
+    (second,) = claim(engine, "b", 10, HOLD)
+    assert (second.wanted, second.sequence > first.sequence) == (2, True)
+    finish(engine, "b", [sealed(second)])
+    assert claim(engine, "c", 10, HOLD) == []
+
+
+def test_a_dead_emmgs_claim_comes_due_by_itself(engine: Engine) -> None:
+    """After the deadline another EMMG takes the device."""
+    order(engine, 1)
+    claim(engine, "dead", 10, OVER)
+    assert [c.device_id for c in claim(engine, "alive", 10, HOLD)] == [1]
+
+
+def test_what_is_held_and_covered_is_remembered(engine: Engine) -> None:
+    """The airing that an order waits for is noted with the order's number."""
+    order(engine, 1)
+    (first,) = claim(engine, "a", 10, HOLD)
+    finish(engine, "a", [sealed(first)])
+    order(engine, 1)
+    (second,) = claim(engine, "a", 10, HOLD)
+    assert second.held == {101: 3}
+    with engine.connect() as connection:
+        assert connection.execute(select(airings.c.wanted)).scalars().all() == [1]
+
+
+def test_a_rekey_keeps_the_first_airing_and_waits_behind_orders(engine: Engine) -> None:
+    """Re-keyed bytes go into the box's slot; only an order makes it unaired again."""
+    order(engine, 1, 2)
+    for claimed in claim(engine, "a", 10, HOLD):
+        finish(engine, "a", [sealed(claimed)])
+    aired = datetime(2026, 1, 1, tzinfo=UTC)
+    with writing(engine) as connection:
+        connection.execute(update(emms).values(first_aired_at=aired))
+        connection.execute(
+            update(device_work)
+            .where(device_work.c.device_id == 1)
+            .values(
+                wanted=2, state_wanted=2, cause="rekey", priority=1, due_at=aired, dirty_at=aired
+            )
+        )
+    order(engine, 2)
+    (fresh,) = claim(engine, "a", 1, HOLD)
+    (rekey,) = claim(engine, "b", 1, HOLD)
+    assert (fresh.device_id, rekey.device_id, rekey.cause) == (2, 1, "rekey")
+    finish(engine, "a", [sealed(fresh)])
+    finish(engine, "b", [sealed(rekey, b"rekeyed")])
+    with engine.connect() as connection:
+        found = connection.execute(
+            select(emms.c.device_id, emms.c.first_aired_at).order_by(emms.c.device_id)
+        ).all()
+    assert [tuple(row) for row in found] == [(1, aired), (2, None)]
+
+
+def test_parts_that_a_smaller_set_no_longer_has_leave_the_carousel(engine: Engine) -> None:
+    """A state of one part tombstones part 2 of the larger one before it."""
+    order(engine, 1)
+    (first,) = claim(engine, "a", 10, HOLD)
+    finish(engine, "a", [sealed(first, parts=2)])
+    order(engine, 1)
+    (second,) = claim(engine, "a", 10, HOLD)
+    finish(engine, "a", [sealed(second)])
+    assert [tombstone for _, _, tombstone in rows_of(engine, 1)] == [0, 1]
+
+
+def test_no_revision_is_skipped_by_a_reader_among_writers(engine: Engine) -> None:
+    """Whoever sees revision n in the feed sees every row up to n."""
+    order(engine, *range(1, 61))
+    done = []
+
+    def write(token: str) -> None:
+        while claims := claim(engine, token, 3, HOLD):
+            finish(engine, token, [sealed(claimed) for claimed in claims])
+
+    def read() -> None:
+        seen: set[int] = set()
+        at = 0
+        while len(seen) < 60:
+            with engine.connect() as connection:
+                now = connection.execute(select(feed.c.revision)).scalar_one()
+            with engine.connect() as connection:
+                seen |= set(
+                    connection.execute(
+                        select(emms.c.device_id).where(emms.c.revision > at, emms.c.revision <= now)
+                    ).scalars()
+                )
+            at = now
+        done.append(seen)
+
+    with ThreadPoolExecutor(4) as pool:
+        reading = pool.submit(read)
+        for future in [pool.submit(write, token) for token in ("a", "b", "c")]:
+            future.result(60)
+        reading.result(60)
+    assert done == [set(range(1, 61))]
+
+
+def test_a_refused_device_is_tried_again_and_then_given_up(engine: Engine) -> None:
+    """After MAX_TRIES the device has failed, with the reason, until the next order."""
+    order(engine, 1)
+    for _ in range(MAX_TRIES):
+        assert claim(engine, "a", 10, HOLD)
+        give_up_or_retry(engine, "a", [1], "wrong_owner: no", OVER)
+    assert claim(engine, "a", 10, HOLD) == []
+    with engine.connect() as connection:
+        row = connection.execute(select(device_work)).one()
+    assert row.failed_at is not None
+    assert row.last_error == "wrong_owner: no"
+
+
+def test_a_device_given_back_has_not_been_tried(engine: Engine) -> None:
+    """An encryptor that is away makes no order poisonous."""
+    order(engine, 1)
+    for _ in range(MAX_TRIES + 3):
+        assert claim(engine, "a", 10, HOLD)
+        give_back(engine, "a", [1], "encryptor away", OVER)
+    assert claim(engine, "a", 10, HOLD)
