@@ -147,7 +147,7 @@ def _as_run(head_end: HeadEnd) -> dict[str, int]:
     """What the as-run log says was aired."""
     command = head_end.command("asrun", "--json", "--config", str(head_end.config))
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
-    sizes = [json.loads(line)["bytes"] for line in answer.stdout.splitlines()]
+    sizes = [json.loads(line)["size"] for line in answer.stdout.splitlines()]
     return {"aired": len(sizes), "bytes": sum(sizes)}
 
 

@@ -13,7 +13,7 @@ from stbsim.box import Box
 DOCUMENT = Path("docs/emm-format.md").read_text(encoding="utf-8")
 BLOCKS = {
     title: json.loads(block)
-    for title, block in re.findall(r"^### (.+?)\n.*?```json\n(.*?)```", DOCUMENT, re.M | re.S)
+    for title, block in re.findall(r"^### (.+?)\n.*?```json\n(.*?)```", DOCUMENT, re.MULTILINE | re.DOTALL)
 }
 VECTORS = {title: block for title, block in BLOCKS.items() if "sections" in block}
 

@@ -145,7 +145,7 @@ class _Instant(click.ParamType[datetime]):
 
     def convert(
         self,
-        value: Any,
+        value: Any,  # noqa: ANN401 (click's own)
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> datetime:
