@@ -11,10 +11,8 @@ from portcullis.emm import Kind, chain_key, derive_kek, open_set, seal_set
 from stbsim.box import Box
 
 DOCUMENT = Path("docs/emm-format.md").read_text(encoding="utf-8")
-BLOCKS = {
-    title: json.loads(block)
-    for title, block in re.findall(r"^### (.+?)\n.*?```json\n(.*?)```", DOCUMENT, re.MULTILINE | re.DOTALL)
-}
+_BLOCK = re.compile(r"^### (.+?)\n.*?```json\n(.*?)```", re.MULTILINE | re.DOTALL)
+BLOCKS = {title: json.loads(block) for title, block in _BLOCK.findall(DOCUMENT)}
 VECTORS = {title: block for title, block in BLOCKS.items() if "sections" in block}
 
 

@@ -1,0 +1,145 @@
+"""What the encryptor is asked, and what is made of its answers."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from portcullis.emm import Kind
+from portcullis.emmg.batch import build_batch, epoch_for, read_reply
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.work import Claimed, Orders
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def key(purpose: str, owner: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 (columns)
+    """A row of `keys`."""
+    return {
+        "purpose": purpose,
+        "owner": owner,
+        "first_epoch": 1,
+        "last_epoch": 64,
+        "master_id": "m",
+        "sealed_key": b"blob",
+        "live_epoch": 3,
+        "seal_epoch": 3,
+        "switch_at": None,
+    } | more
+
+
+def claimed(device_id: int = 7, *, seals_state: bool = True) -> Claimed:
+    """A claim."""
+    return Claimed(device_id, 5, seals_state, 0, 1_777_000_000, "order", 1, {101: 2})
+
+
+def orders(**changes: Any) -> Orders:  # noqa: ANN401 (fields)
+    """A box with one product."""
+    entitlement = {"product_id": 101, "starts_at": NOW - HOUR, "ends_at": NOW + HOUR}
+    values: dict[str, Any] = {
+        "now": NOW,
+        "active": {7: True},
+        "entitlements": {7: [entitlement]},
+        "messages": {},
+        "device_keys": {7: key("device", 7)},
+        "chains": {101: [key("product", 101)]},
+    }
+    return Orders(**values | changes)
+
+
+def message(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 (columns)
+    """A row of `messages`."""
+    return {
+        "message_id": 9,
+        "text": "hello",
+        "duration_s": 5,
+        "position": 0,
+        "priority": 0,
+        "starts_at": NOW,
+        "expires_at": NOW + HOUR,
+        "removed_at": None,
+    } | changes
+
+
+def test_a_state_names_products_epochs_and_windows() -> None:
+    """A start goes on air only while it lies ahead."""
+    later = {"product_id": 101, "starts_at": NOW + HOUR, "ends_at": None}
+    now = build_batch([claimed()], orders())
+    ahead = build_batch([claimed()], orders(entitlements={7: [later]}))
+    (entitlement,) = now.items[0].state.entitlements
+    assert (entitlement.epoch, entitlement.HasField("starts_at")) == (3, False)
+    (entitlement,) = ahead.items[0].state.entitlements
+    assert entitlement.starts_at == int((NOW + HOUR).timestamp())
+    assert not entitlement.HasField("ends_at")
+
+
+def test_a_product_key_is_sent_once_for_many_boxes() -> None:
+    """Items refer to it by index."""
+    many = orders(
+        active={7: True, 8: True},
+        entitlements={n: orders().entitlements[7] for n in (7, 8)},
+        device_keys={n: key("device", n) for n in (7, 8)},
+    )
+    batch = build_batch([claimed(7), claimed(8)], many)
+    assert len(batch.product_keys) == 1
+    assert [item.state.entitlements[0].key for item in batch.items] == [0, 0]
+
+
+def test_a_removed_box_is_told_so_without_any_key() -> None:
+    """What it held is remembered, so that the scheduler knows how long to tell it."""
+    batch = build_batch([claimed()], orders(active={7: False}))
+    assert not batch.items[0].state.active
+    assert len(batch.items[0].state.entitlements) == 0
+    assert batch.held == {7: {101: 2}}
+
+
+def test_the_next_epoch_goes_only_to_windows_that_reach_into_it() -> None:
+    """Prepared ahead: a window that ends before the switch keeps the live epoch."""
+    chain = key("product", 101, seal_epoch=4, switch_at=NOW)
+    assert epoch_for(chain, NOW + HOUR) == 4
+    assert epoch_for(chain, None) == 4
+    assert epoch_for(chain, NOW) == 3
+
+
+def test_a_box_without_a_key_is_refused_and_one_before_its_products_key_waits() -> None:
+    """The one is poison, the other is early."""
+    assert build_batch([claimed()], orders(device_keys={})).refused.keys() == {7}
+    assert build_batch([claimed()], orders(chains={})).waiting.keys() == {7}
+
+
+def test_messages_neither_read_nor_move_the_number_of_the_state() -> None:
+    """A message goes by its id; with nothing else to do the state is left alone."""
+    batch = build_batch([claimed(seals_state=False)], orders(messages={7: [message()]}))
+    assert [(item.number, item.WhichOneof("content")) for item in batch.items] == [(9, "message")]
+    gone = orders(messages={7: [message(removed_at=NOW)]})
+    assert build_batch([claimed(seals_state=False)], gone).items[0].HasField("withdrawal")
+
+
+def test_answers_find_their_claims() -> None:
+    """A device of which any EMM was refused is not written; one with nothing to seal is done."""
+    two = orders(
+        messages={7: [message()]},
+        active={7: True, 8: True},
+        device_keys={n: key("device", n) for n in (7, 8, 9)},
+    )
+    batch = build_batch([claimed(7), claimed(8), claimed(9, seals_state=False)], two)
+    reply = pb.SealReply(
+        items=[
+            pb.Sealed(sections=[b"state"]),
+            pb.Sealed(error="too long", code="too_large"),
+            pb.Sealed(sections=[b"state"]),
+        ]
+    )
+    finished, refused = read_reply(batch, reply)
+    assert refused == {7: "too_large: too long"}
+    assert [(done.claimed.device_id, len(done.emms)) for done in finished] == [(8, 1), (9, 0)]
+    (emm,) = finished[0].emms
+    assert (emm.kind, emm.number, emm.covers) == (Kind.STATE, 1_777_000_000, 5)
+
+
+def test_an_answer_too_few_is_our_fault_and_loud() -> None:
+    """Never match an answer to the wrong box."""
+    batch = build_batch([claimed()], orders())
+    with pytest.raises(ValueError, match="zip"):
+        read_reply(batch, pb.SealReply())
