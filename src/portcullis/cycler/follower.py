@@ -1,0 +1,141 @@
+"""Follows the feed of `emms` into the carousels, and keeps the database's time."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from dvbwire.ts import TsError
+from portcullis.cycler.carousel import Carousel
+from portcullis.runtime.logging import get_logger
+from portcullis.store.feed import (
+    TOMBSTONE_HORIZON_S,
+    AirableEmm,
+    EmmKey,
+    FeedPosition,
+    changes,
+    emm_page,
+    feed_position,
+)
+
+_PAGE = 2000
+_ROWS_PER_TURN = 200  # applied before the event loop may send again
+_SAFE_HORIZON_S = TOMBSTONE_HORIZON_S * 0.8
+_RETRY_S = 1.0
+
+log = get_logger("portcullis.cycler.follower")
+
+
+class DatabaseClock:
+    """The database's time, reckoned from this machine's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._offset_s = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Unix seconds by the database's clock."""
+        return time.monotonic() + self._offset_s
+
+    def measured(self, database_s: float, asked_at: float, answered_at: float) -> None:
+        """Correct the offset, unless it lies within what the round trip leaves uncertain."""
+        offset_s = database_s - (asked_at + answered_at) / 2
+        if abs(offset_s - self._offset_s) > (answered_at - asked_at) / 2:
+            self._offset_s = offset_s
+
+
+class Follower:
+    """Reads the feed for all streams.
+
+    Attributes:
+        loaded: set once all EMMs are in the carousels.
+        read_at: monotonic time of the last successful look at the feed.
+        counts: mishaps, by kind.
+    """
+
+    def __init__(self, engine: Engine, carousels: Sequence[Carousel], clock: DatabaseClock) -> None:
+        self.loaded = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.read_at = clock.now()
+        self.counts: Counter[str] = Counter()
+        self._engine = engine
+        self._carousels = carousels
+        self._clock = clock
+        self._last: FeedPosition | None = None
+
+    async def run(self, poll_s: float) -> None:
+        """Follow until cancelled; while the database is away the carousels keep what they have."""
+        while True:
+            try:
+                await self.step()
+            except SQLAlchemyError as error:
+                self.counts["database"] += 1
+                log.warning("cannot read the feed", reason=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(poll_s)
+
+    async def step(self) -> bool:
+        """Take over what has changed; returns whether anything has. Raises SQLAlchemyError."""
+        asked_at = self._clock.now()
+        position = await asyncio.to_thread(feed_position, self._engine)
+        answered_at = self._clock.now()
+        self._clock.measured(position.database_time.timestamp(), asked_at, answered_at)
+        last = self._last
+        if last is None or last.timeline != position.timeline or _is_stale(last, position):
+            log.info("loading", timeline=position.timeline, revision=position.revision)
+            await self._load()
+        elif position.revision != last.revision:
+            rows = await asyncio.to_thread(changes, self._engine, last.revision, position.revision)
+            await self._apply(rows)
+        self._last = position
+        self.read_at = self._clock.now()
+        if not self.loaded.is_set():
+            log.info("loaded", emms=len(self._carousels[0].arena))
+            self.loaded.set()
+        return last is None or position[:2] != last[:2]
+
+    async def _load(self) -> None:
+        """Read everything; what changes meanwhile has a revision beyond where the feed stood."""
+        found: set[EmmKey] = set()
+        after: EmmKey = (0, 0, 0)
+        while page := await asyncio.to_thread(emm_page, self._engine, after, _PAGE):
+            await self._apply(page)
+            found.update(emm.key for emm in page)
+            after = page[-1].key
+        for carousel in self._carousels:
+            for key in carousel.arena.keys():  # noqa: SIM118 (not a mapping)
+                if key not in found:
+                    carousel.remove(key)
+
+    async def _apply(self, rows: Sequence[AirableEmm]) -> None:
+        for start in range(0, len(rows), _ROWS_PER_TURN):
+            self._upsert(rows[start : start + _ROWS_PER_TURN])
+            self.changed.set()
+            await asyncio.sleep(0)
+
+    def _upsert(self, rows: Iterable[AirableEmm]) -> None:
+        now, wall = self._clock.now(), self._clock.wall()
+        for emm in rows:
+            for carousel in self._carousels:
+                try:
+                    if emm.tombstone:
+                        carousel.remove(emm.key)
+                    else:
+                        carousel.upsert(emm, now, wall)
+                except TsError as error:
+                    self.counts["malformed"] += 1
+                    log.error(  # noqa: TRY400 (the trace would say no more)
+                        "not a section: not aired", device_id=emm.device_id, reason=str(error)
+                    )
+
+
+def _is_stale(last: FeedPosition, position: FeedPosition) -> bool:
+    """Whether tombstones may have gone since, or the feed has gone back."""
+    absence_s = (position.database_time - last.database_time).total_seconds()
+    return absence_s > _SAFE_HORIZON_S or position.revision < last.revision

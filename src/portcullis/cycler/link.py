@@ -1,0 +1,336 @@
+"""The connection to one multiplexer: sockets and timers around `EmmgConnection`.
+
+It connects for as long as it runs, with back-off and jitter, and keeps the
+channel open. The stream is set up only while `wanted`, so that a standby does
+not hold what another needs; "in use" means wait.
+"""
+
+import asyncio
+import random
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, cast
+
+from dvbwire.simulcrypt import (
+    BandwidthAllocated,
+    ChannelError,
+    ChannelState,
+    DataType,
+    EmmgConnection,
+    ErrorStatus,
+    Event,
+    MessageType,
+    PeerSentUnknown,
+    ProtocolViolation,
+    SectionTspktFlag,
+    StreamClosed,
+    StreamError,
+    StreamOpened,
+    StreamState,
+    TimedOut,
+    describe_error_status,
+)
+from portcullis.cycler.config import StreamConfig
+from portcullis.runtime.logging import get_logger
+from portcullis.runtime.service import split_address
+
+_CONNECT_TIMEOUT_S = 5.0
+_BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 5.0
+_SETTLED_S = 5.0  # a session that lasted this long was a good one
+_IN_USE_RETRY_S = 1.0
+_UDP_SETTLE_S = 0.1  # TCP may overtake UDP
+_CLOSE_TIMEOUT_S = 2.0
+_IN_USE = range(ErrorStatus.DATA_CHANNEL_ID_IN_USE, ErrorStatus.CLIENT_ID_IN_USE + 1)
+
+log = get_logger("portcullis.cycler.link")
+
+
+class LinkState(Enum):
+    """Where the link stands."""
+
+    DOWN = "down"
+    CHANNEL_OPEN = "channel_open"
+    IN_USE = "in_use"
+    STREAM_OPEN = "stream_open"
+
+
+class Link:
+    """One stream's way to its multiplexer.
+
+    Attributes:
+        state: see `LinkState`.
+        counts: mishaps and messages, by kind.
+        allocated_kbit_s: what the stream may send; what was asked where the MUX does not say.
+    """
+
+    def __init__(self, config: StreamConfig, changed: Callable[[], None]) -> None:
+        self.config = config
+        self.state = LinkState.DOWN
+        self.counts: Counter[str] = Counter()
+        self.allocated_kbit_s = 0
+        self.wanted = False
+        self.changed = changed
+        self._session: _Session | None = None
+        self._log = log.bind(stream=config.name, mux=config.mux)
+
+    @property
+    def ready(self) -> bool:
+        """Whether EMMs may be sent now."""
+        return self.wanted and self._session is not None and self._session.ready
+
+    @property
+    def sends_sections(self) -> bool:
+        """Whether the MUX wants sections rather than packets."""
+        flag = self._session.connection.section_tspkt_flag if self._session else 1
+        return flag == SectionTspktFlag.SECTIONS
+
+    def want(self, *, wanted: bool) -> None:
+        """Set the stream up, or close it, now or as soon as the channel is open."""
+        if wanted != self.wanted:
+            self.wanted = wanted
+            if self._session is not None:
+                self._session.steer()
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        """Hand one data_provision to the multiplexer; only while `ready`."""
+        if self._session is not None:
+            self._session.send(datagrams)
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self._connect()
+            failures = 0 if loop.time() - began > _SETTLED_S else failures + 1
+            back_off = min(_MAX_BACK_OFF_S, _BACK_OFF_S * 2 ** min(failures, 10))
+            await asyncio.sleep(back_off * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+
+    async def close(self) -> None:
+        """Close stream and channel politely; bounded by 2 s."""
+        if self._session is None:
+            return
+        if self.config.provision == "udp":
+            await asyncio.sleep(_UDP_SETTLE_S)
+        self.want(wanted=False)
+        session = self._session
+        try:
+            await asyncio.wait_for(session.stream_closed.wait(), _CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            self._log.warning("the multiplexer does not answer stream_close_request")
+        session.close()
+
+    async def _connect(self) -> None:
+        """One session, from connect to the end of the connection."""
+        loop = asyncio.get_running_loop()
+        host, port = split_address(self.config.mux, "cycler.stream.mux")
+        udp: asyncio.DatagramTransport | None = None
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                if self.config.provision == "udp":
+                    udp, _ = await loop.create_datagram_endpoint(
+                        lambda: _UdpErrors(self.counts), remote_addr=(host, port)
+                    )
+                _, session = await loop.create_connection(lambda: _Session(self, udp), host, port)
+        except OSError as error:  # TimeoutError is one
+            self.counts["connect_failed"] += 1
+            self._log.warning("cannot connect", reason=str(error) or "timeout")
+            if udp is not None:
+                udp.close()
+            return
+        self._session = session
+        try:
+            await session.ended.wait()
+        finally:
+            session.close()
+            self._session = None
+            self.enter(LinkState.DOWN)
+            if udp is not None:
+                udp.close()
+
+    def enter(self, state: LinkState) -> None:
+        """Note where the link stands, and tell whoever airs."""
+        if state is not self.state:
+            self._log.info("link", state=state.value)
+            self.state = state
+        self.changed()
+
+
+class _UdpErrors(asyncio.DatagramProtocol):
+    """Counts what the network says of our datagrams."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+
+    def error_received(self, exc: Exception) -> None:
+        del exc
+        self._counts["udp_error"] += 1
+
+
+class _Session(asyncio.Protocol):
+    """One TCP connection."""
+
+    def __init__(self, link: Link, udp: asyncio.DatagramTransport | None) -> None:
+        config = link.config
+        self.ended = asyncio.Event()
+        self.stream_closed = asyncio.Event()
+        self.stream_closed.set()
+        flag = SectionTspktFlag.SECTIONS if config.format == "sections" else 1
+        self.connection = EmmgConnection(
+            config.version, config.client_id, config.data_channel_id, flag
+        )
+        self._link = link
+        self._config = config
+        self._udp = udp
+        self._transport: asyncio.Transport | None = None
+        self._is_paused = False
+        self._is_allocated = False
+        self._retry_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._now = asyncio.get_running_loop().time
+        self._log = log.bind(stream=config.name, mux=config.mux)
+
+    @property
+    def ready(self) -> bool:
+        return (
+            self._is_allocated
+            and not self._is_paused
+            and self.connection.channel_state is ChannelState.OPEN
+            and self.connection.stream_state(self._config.data_stream_id) is StreamState.OPEN
+        )
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        stream_id = self._config.data_stream_id
+        if self._udp is not None:
+            self._udp.sendto(self.connection.provide_udp(stream_id, datagrams))
+        elif self._transport is not None:
+            self._transport.write(self.connection.provide(stream_id, datagrams))
+
+    def steer(self) -> None:
+        """Bring the stream to where it is wanted, and send what is queued."""
+        connection, stream_id = self.connection, self._config.data_stream_id
+        if connection.channel_state is ChannelState.OPEN:
+            state, now = connection.stream_state(stream_id), self._now()
+            if self._link.wanted and state is StreamState.NOT_OPEN and now >= self._retry_at:
+                self.stream_closed.clear()
+                connection.open_stream(stream_id, self._config.data_id, DataType.EMM, now)
+            elif not self._link.wanted and state is StreamState.OPEN:
+                self._is_allocated = False
+                connection.close_stream(stream_id, now)
+        self._flush()
+
+    def close(self) -> None:
+        """Close channel and connection."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self.connection.channel_state is ChannelState.OPEN:
+            self.connection.close_channel()
+            self._flush()
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        sock: Any = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection.open_channel(self._now())
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        self._handle(self.connection.receive(data, self._now()))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._link.counts["connection_lost"] += 1
+        if self._timer is not None:
+            self._timer.cancel()
+        self._is_allocated = False
+        self.stream_closed.set()
+        self.ended.set()
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._link.changed()
+
+    def _handle(self, events: list[Event]) -> None:
+        for event in events:
+            self._hear(event)
+        self.steer()
+
+    def _hear(self, event: Event) -> None:  # noqa: C901 (one short case per event)
+        link, stream_id = self._link, self._config.data_stream_id
+        match event:
+            case StreamOpened():
+                self.connection.request_bandwidth(
+                    stream_id, self._config.bandwidth_kbit_s, self._now()
+                )
+            case BandwidthAllocated():
+                asked = self._config.bandwidth_kbit_s
+                self._allocate(asked if event.kbit_s is None else event.kbit_s)
+            case StreamClosed():
+                self.stream_closed.set()
+            case StreamError():
+                self._refused(event.statuses)
+            case ChannelError():
+                self._give_up("channel_error", event.statuses)
+            case TimedOut(what=MessageType.STREAM_BW_ALLOCATION):
+                link.counts["no_allocation"] += 1
+                self._allocate(self._config.bandwidth_kbit_s)
+            case TimedOut():
+                self._give_up(f"timed_out_{event.what.name.lower()}", ())
+            case ProtocolViolation():
+                self._log.warning("the multiplexer broke the protocol", reason=str(event.error))
+                self._give_up("protocol_violation", ())
+            case PeerSentUnknown():
+                link.counts["unknown"] += 1
+            case _:  # ChannelOpened and TestAnswered: `steer` and the timer see to the rest
+                pass
+        if self.connection.channel_state is ChannelState.OPEN and link.state is LinkState.DOWN:
+            link.enter(LinkState.CHANNEL_OPEN)
+
+    def _allocate(self, kbit_s: int) -> None:
+        self._is_allocated = True
+        self._link.allocated_kbit_s = kbit_s
+        self._link.enter(LinkState.STREAM_OPEN)
+
+    def _refused(self, statuses: tuple[int, ...]) -> None:
+        """An "in use" is asked again; all else costs the connection."""
+        still_open = self.connection.stream_state(self._config.data_stream_id)
+        if still_open is StreamState.NOT_OPEN and any(status in _IN_USE for status in statuses):
+            self._link.counts["in_use"] += 1
+            self.stream_closed.set()
+            self._retry_at = self._now() + _IN_USE_RETRY_S
+            asyncio.get_running_loop().call_at(self._retry_at + 0.001, self._retry)
+            self._link.enter(LinkState.IN_USE)
+        else:
+            self._give_up("stream_error", statuses)
+
+    def _retry(self) -> None:
+        if not self.ended.is_set():
+            self.steer()
+
+    def _give_up(self, kind: str, statuses: tuple[int, ...]) -> None:
+        self._link.counts[kind] += 1
+        self._log.warning(kind, statuses=[describe_error_status(status) for status in statuses])
+        self._is_allocated = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        """Send what is queued and wait for the next time-out."""
+        data = self.connection.data_to_send()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+        if self._timer is not None:
+            self._timer.cancel()
+        moment = self.connection.next_timeout()
+        if moment is not None and not self.ended.is_set():
+            self._timer = asyncio.get_running_loop().call_at(moment, self._timed_out)
+
+    def _timed_out(self) -> None:
+        self._handle(self.connection.handle_timeout(self._now()))

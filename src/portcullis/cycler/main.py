@@ -1,0 +1,100 @@
+"""Wiring of `portcullis cycler`: one follower, a task set per stream."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import REGISTRY
+from sqlalchemy import Engine
+
+from portcullis.cycler.asrun import AsRunWriter
+from portcullis.cycler.config import CyclerConfig
+from portcullis.cycler.follower import DatabaseClock, Follower
+from portcullis.cycler.metrics import CyclerMetrics
+from portcullis.cycler.reports import AsRunReports, FirstAiringReports
+from portcullis.cycler.stream import Stream
+from portcullis.runtime.config import ConfigSource, DatabaseConfig
+from portcullis.runtime.service import Service
+from portcullis.store.database import engine_for
+
+_FEED_LATE_S = 10.0
+
+
+async def main(source: ConfigSource) -> None:
+    """Air until told to stop; raises PortcullisError."""
+    config = CyclerConfig.of(source)
+    database = source.section("database", DatabaseConfig)
+    engine = engine_for(database.full_url(), pool_size=database.pool_size)
+    clock = DatabaseClock()
+    first_airings = FirstAiringReports(engine)
+    streams = _streams(config, engine, clock, first_airings)
+    follower = Follower(engine, [stream.carousel for stream in streams], clock)
+    metrics = CyclerMetrics(streams, follower, first_airings, clock)
+    REGISTRY.register(metrics)
+    try:
+        async with Service("cycler", config.monitor) as service, asyncio.TaskGroup() as group:
+            service.checks["feed"] = lambda: _feed_check(follower, clock)
+            for stream in streams:
+                service.checks[f"stream {stream.config.name}"] = stream.check
+            coroutines = [
+                follower.run(config.poll),
+                _pass_news(follower, streams),
+                first_airings.run(),
+                *(_work(stream, follower) for stream in streams),
+            ]
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            links = [group.create_task(stream.link.run()) for stream in streams]
+            await service.stopping.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.gather(*(stream.stop() for stream in streams))
+            for link in links:
+                link.cancel()
+            await first_airings.flush()
+    finally:
+        REGISTRY.unregister(metrics)
+        for stream in streams:
+            stream.asrun.writer.close()
+        engine.dispose()
+
+
+def _streams(
+    config: CyclerConfig, engine: Engine, clock: DatabaseClock, first_airings: FirstAiringReports
+) -> list[Stream]:
+    holder = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+    streams = []
+    for one in config.stream:
+        directory = Path(config.asrun_dir) / one.name.replace(":", "-")
+        keep_bytes = config.asrun_keep_mb << 20
+        asrun = AsRunReports(AsRunWriter(directory, config.asrun_keep_days, keep_bytes))
+        streams.append(Stream(one, engine, holder, clock, first_airings=first_airings, asrun=asrun))
+    return streams
+
+
+async def _work(stream: Stream, follower: Follower) -> None:
+    """Air one stream, once there is something to air."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream.asrun.run())
+        await follower.loaded.wait()
+        group.create_task(stream.keep_lease())
+        group.create_task(stream.air())
+
+
+async def _pass_news(follower: Follower, streams: Sequence[Stream]) -> None:
+    """Wake the streams when the feed has brought something."""
+    while True:
+        await follower.changed.wait()
+        follower.changed.clear()
+        for stream in streams:
+            stream.wake.set()
+
+
+def _feed_check(follower: Follower, clock: DatabaseClock) -> str | None:
+    if not follower.loaded.is_set():
+        return "loading"
+    age_s = clock.now() - follower.read_at
+    return None if age_s < _FEED_LATE_S else f"the feed was last read {age_s:.0f} s ago"

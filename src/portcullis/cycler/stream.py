@@ -1,0 +1,209 @@
+"""One stream: airs what the carousel picks, at the pace allocated, while it has the lease."""
+
+import asyncio
+import json
+from collections import Counter
+from datetime import timedelta
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from portcullis.cycler.carousel import Carousel, Picks
+from portcullis.cycler.config import StreamConfig
+from portcullis.cycler.follower import DatabaseClock
+from portcullis.cycler.link import Link, LinkState
+from portcullis.cycler.pacer import MAX_PACKETS_PER_MESSAGE, Pacer
+from portcullis.cycler.reports import AsRunReports, FirstAiringReports
+from portcullis.runtime.logging import get_logger
+from portcullis.store.feed import EmmKey, first_aired_times
+from portcullis.store.leases import lease_note, release_lease, take_lease
+
+LEASE_TTL = timedelta(seconds=3)
+_RENEW_S = 1.0
+_TICK_S = 0.004
+_IDLE_S = 1.0
+
+log = get_logger("portcullis.cycler.stream")
+
+
+class Stream:
+    """One stream of the configuration.
+
+    Attributes:
+        holds: whether this process has the stream's lease, as far as it knows.
+        aired: counts of packets, EMMs and bytes (188 a packet) handed to the multiplexer.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        engine: Engine,
+        holder: str,
+        clock: DatabaseClock,
+        *,
+        first_airings: FirstAiringReports,
+        asrun: AsRunReports,
+    ) -> None:
+        self.config = config
+        self.carousel = Carousel(config.classes)
+        self.wake = asyncio.Event()
+        self.link = Link(config, self.wake.set)
+        self.asrun = asrun
+        self.holds = False
+        self.other_holder: str | None = None
+        self.aired: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self._engine = engine
+        self._holder = holder
+        self._clock = clock
+        self._first_airings = first_airings
+        self._pacer = Pacer(0, clock.now())
+        self._pace_kbit_s = 0
+        self._log = log.bind(stream=config.name)
+
+    def check(self) -> str | None:
+        """Readiness: airing, or standing by with an open channel."""
+        if self.link.state is LinkState.DOWN:
+            return f"no channel to {self.config.mux}"
+        if self.holds and self.link.state is not LinkState.STREAM_OPEN:
+            return f"stream is {self.link.state.value}"
+        if not self.holds and self.other_holder is None:
+            return "no lease yet"
+        return None
+
+    async def air(self) -> None:
+        """Send until cancelled."""
+        while True:
+            self.wake.clear()
+            delay = self.turn()
+            try:
+                async with asyncio.timeout(delay):
+                    await self.wake.wait()
+            except TimeoutError:
+                continue
+            # Woken by news: orders that come in one by one share the next turn.
+            await asyncio.sleep(_TICK_S)
+
+    def turn(self) -> float:
+        """Send what may be sent now; returns the seconds until it is worth while again."""
+        if not (self.holds and self.link.ready):
+            self._pace_kbit_s = 0
+            return _IDLE_S
+        now, wall = self._clock.now(), self._clock.wall()
+        if self._pace_kbit_s == 0:
+            self._pacer = Pacer(0, now)
+        if self.link.allocated_kbit_s != self._pace_kbit_s:
+            self._pace_kbit_s = self.link.allocated_kbit_s
+            self._pacer.set_rate(self._pace_kbit_s, now)
+        picks = self.carousel.take(self._pacer.available(now), now, wall)
+        if picks.slots:
+            self._pacer.spend(picks.packets)
+            self._send(picks, wall)
+        idle = self.carousel.next_due(wall - now) - now
+        return min(max(idle, self._pacer.delay(1), _TICK_S), _IDLE_S)
+
+    async def keep_lease(self) -> None:
+        """Take and renew the lease until cancelled; without the database, go on as before."""
+        while True:
+            try:
+                await self._renew()
+            except SQLAlchemyError as error:
+                self.counts["lease_errors"] += 1
+                self._log.warning("cannot renew the lease", reason=type(error).__name__)
+            await asyncio.sleep(_RENEW_S)
+
+    async def stop(self) -> None:
+        """Close the stream politely, then let go of the lease with the ring's position."""
+        held, self.holds = self.holds, False
+        await self.link.close()
+        await self.asrun.flush()
+        if held:
+            try:
+                await asyncio.to_thread(self._take_lease, self._note())
+                await asyncio.to_thread(
+                    release_lease, self._engine, self.config.lease, self._holder
+                )
+            except SQLAlchemyError as error:
+                self._log.warning("cannot release the lease", reason=type(error).__name__)
+
+    async def _renew(self) -> None:
+        holder = await asyncio.to_thread(self._take_lease, self._note() if self.holds else None)
+        if holder is None:
+            return
+        if holder == self._holder:
+            if not self.holds:
+                await self._take_over()
+            return
+        self.other_holder = holder
+        if self.holds:
+            self.counts["lease_lost"] += 1
+            self._log.error("another cycler airs this stream: standing by", holder=holder)
+            self.holds = False
+            self.link.want(wanted=False)
+        await self._hear_of_airings()
+
+    async def _take_over(self) -> None:
+        """Start where the last holder has stopped: neither a burst nor a gap."""
+        note = await asyncio.to_thread(lease_note, self._engine, self.config.lease)
+        await self._hear_of_airings()
+        position = _position_of(note)
+        self.carousel.place(self._clock.now(), self._clock.wall(), position)
+        self.carousel.position = position
+        self.holds = True
+        self.other_holder = None
+        self._log.info("airing", position=position)
+        self.link.want(wanted=True)
+        self.wake.set()
+
+    async def _hear_of_airings(self) -> None:
+        """Ask which of the EMMs that wait here for their first airing have had it elsewhere."""
+        waiting = self.carousel.first_waiting
+        if not waiting:
+            return
+        now, wall = self._clock.now(), self._clock.wall()
+        aired = await asyncio.to_thread(first_aired_times, self._engine, waiting)
+        for key, revision, first_aired in aired:
+            self.carousel.aired_elsewhere(key, revision, first_aired, now, wall)
+
+    def _take_lease(self, note: str | None) -> str | None:
+        return take_lease(self._engine, self.config.lease, self._holder, LEASE_TTL, note)
+
+    def _note(self) -> str:
+        return json.dumps({"position": self.carousel.position})
+
+    def _send(self, picks: Picks, wall: float) -> None:
+        """Hand picks over, seven packets a message at most, and report them."""
+        arena = self.carousel.arena
+        message: list[int] = []
+        packets = 0
+        for slot in picks.slots:
+            cost = arena.cost[slot]
+            if packets + cost > MAX_PACKETS_PER_MESSAGE:
+                self._send_message(message)
+                message, packets = [], 0
+            message.append(slot)
+            packets += cost
+        self._send_message(message)
+        time_us = int(wall * 1e6)
+        add = self.asrun.batch.add
+        for slot in picks.slots:
+            add(time_us, *arena.key(slot), arena.number[slot], arena.size[slot])
+        self._first_airings.add(picks.first_airings)
+        self.aired["emms"] += len(picks.slots)
+        self.aired["packets"] += picks.packets
+
+    def _send_message(self, slots: list[int]) -> None:
+        arena = self.carousel.arena
+        if self.link.sends_sections:
+            self.link.send([arena.section(slot) for slot in slots])
+        else:
+            self.link.send([b"".join(arena.packets(slot) for slot in slots)])
+
+
+def _position_of(note: str) -> EmmKey:
+    """The ring position of a note; the beginning if there is none."""
+    try:
+        device_id, message_id, part = json.loads(note)["position"]
+        return (int(device_id), int(message_id), int(part))
+    except (ValueError, KeyError, TypeError):
+        return (0, 0, 0)

@@ -1,0 +1,198 @@
+"""What the cycler reads of `emms`, and the first airings it writes back.
+
+`feed.revision` is written last before every commit that changes `emms`, under
+its row lock, so revision order is commit order: whoever has all up to R and
+reads `mine < revision <= R` has missed nothing. Tombstones stay an hour; a
+new timeline, or an absence longer than that, calls for all of it again.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from sqlalchemy import Engine, Row, and_, case, literal, or_, select, tuple_, update
+
+from portcullis.store.database import chunked, database_now, writing
+from portcullis.store.schema import UtcDateTime, airings, emms, feed
+
+TOMBSTONE_HORIZON_S = 3600.0
+_ROWS_PER_STATEMENT = 200
+
+EmmKey = tuple[int, int, int]
+"""device_id, message_id (0: the state), part."""
+
+
+class FeedPosition(NamedTuple):
+    """Where the feed stood at `database_time` (aware, UTC)."""
+
+    timeline: int
+    revision: int
+    database_time: datetime
+
+
+class AirableEmm(NamedTuple):
+    """One row of `emms`; times in Unix seconds by the database's clock, None as in the row."""
+
+    device_id: int
+    message_id: int
+    part: int
+    parts: int
+    number: int
+    covers: int
+    cause: str
+    revision: int
+    tombstone: bool
+    section: bytes
+    starts_at: float | None
+    ends_at: float | None
+    first_aired_at: float | None
+
+    @property
+    def key(self) -> EmmKey:
+        """What stays the same when the row is replaced."""
+        return (self.device_id, self.message_id, self.part)
+
+
+class FirstAiring(NamedTuple):
+    """An EMM was handed to a multiplexer for the first time.
+
+    `completes_set`: all parts of its set have now been aired, so the orders it covers are on air.
+    """
+
+    device_id: int
+    message_id: int
+    part: int
+    revision: int
+    covers: int
+    completes_set: bool
+    aired_at: float
+
+
+_COLUMNS = [emms.c[name] for name in AirableEmm._fields]
+
+
+def feed_position(engine: Engine) -> FeedPosition:
+    """Read the feed's row and the database's clock."""
+    with engine.connect() as connection:
+        row = connection.execute(select(feed.c.timeline, feed.c.revision)).one()
+        return FeedPosition(row.timeline, row.revision, database_now(connection))
+
+
+def changes(engine: Engine, after: int, up_to: int) -> list[AirableEmm]:
+    """Read the rows, tombstones too, with `after < revision <= up_to`, oldest change first.
+
+    A row that has meanwhile moved beyond `up_to` comes with the next call.
+    """
+    statement = (
+        select(*_COLUMNS)
+        .where(emms.c.revision > after, emms.c.revision <= up_to)
+        .order_by(emms.c.revision, emms.c.device_id, emms.c.message_id, emms.c.part)
+    )
+    with engine.connect() as connection:
+        return [_airable(row) for row in connection.execute(statement)]
+
+
+def emm_page(engine: Engine, after: EmmKey, limit: int) -> list[AirableEmm]:
+    """Read up to `limit` rows that are no tombstones, by key, from behind `after`."""
+    device_id, message_id, part = after
+    statement = (
+        select(*_COLUMNS)
+        .where(
+            emms.c.device_id >= device_id,
+            or_(
+                emms.c.device_id > device_id,
+                emms.c.message_id > message_id,
+                and_(emms.c.message_id == message_id, emms.c.part > part),
+            ),
+            emms.c.tombstone == 0,
+        )
+        .order_by(emms.c.device_id, emms.c.message_id, emms.c.part)
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return [_airable(row) for row in connection.execute(statement)]
+
+
+def first_aired_times(engine: Engine, keys: Sequence[EmmKey]) -> list[tuple[EmmKey, int, float]]:
+    """Say which of these EMMs have been aired: key, revision, Unix seconds."""
+    found = []
+    columns = (emms.c.device_id, emms.c.message_id, emms.c.part)
+    for chunk in chunked(keys, _ROWS_PER_STATEMENT):
+        statement = select(*columns, emms.c.revision, emms.c.first_aired_at).where(
+            emms.c.device_id.in_({key[0] for key in chunk}),
+            tuple_(*columns).in_(chunk),
+            emms.c.first_aired_at.is_not(None),
+        )
+        with engine.connect() as connection:
+            found += [
+                ((row[0], row[1], row[2]), row[3], row[4].timestamp())
+                for row in connection.execute(statement)
+            ]
+    return found
+
+
+def write_first_airings(engine: Engine, aired: Sequence[FirstAiring]) -> None:
+    """Set `first_aired_at` of the EMMs and of the orders they cover, where it is not set yet."""
+    ordered = sorted(aired, key=lambda one: (one.device_id, one.message_id, one.aired_at))
+    for chunk in chunked(ordered, _ROWS_PER_STATEMENT):
+        with writing(engine) as connection:
+            is_aired = [(_is_row(one), literal(_utc(one.aired_at), UtcDateTime())) for one in chunk]
+            connection.execute(
+                update(emms)
+                .where(
+                    emms.c.device_id.in_({one.device_id for one in chunk}),
+                    or_(*(condition for condition, _ in is_aired)),
+                    emms.c.first_aired_at.is_(None),
+                )
+                .values(first_aired_at=case(*is_aired))
+            )
+            complete = [one for one in chunk if one.completes_set]
+            if not complete:
+                continue
+            covered = [
+                (
+                    and_(
+                        airings.c.device_id == one.device_id,
+                        airings.c.message_id == one.message_id,
+                        airings.c.wanted <= one.covers,
+                    ),
+                    literal(_utc(one.aired_at), UtcDateTime()),
+                )
+                for one in complete
+            ]
+            connection.execute(
+                update(airings)
+                .where(
+                    airings.c.device_id.in_({one.device_id for one in complete}),
+                    or_(*(condition for condition, _ in covered)),
+                    airings.c.first_aired_at.is_(None),
+                )
+                .values(first_aired_at=case(*covered))
+            )
+
+
+def _is_row(one: FirstAiring):  # type: ignore[no-untyped-def]  # noqa: ANN202 (SQLAlchemy's own)
+    return and_(
+        emms.c.device_id == one.device_id,
+        emms.c.message_id == one.message_id,
+        emms.c.part == one.part,
+        emms.c.revision == one.revision,
+    )
+
+
+def _airable(row: Row[tuple[object, ...]]) -> AirableEmm:
+    emm = AirableEmm._make(row)
+    return emm._replace(
+        tombstone=bool(emm.tombstone),
+        starts_at=_unix(row.starts_at),
+        ends_at=_unix(row.ends_at),
+        first_aired_at=_unix(row.first_aired_at),
+    )
+
+
+def _unix(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _utc(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)
