@@ -1,0 +1,397 @@
+"""What the carousel airs next."""
+
+from itertools import pairwise
+from math import inf
+
+import pytest
+from cycler_emms import emm_row
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dvbwire.ts import SectionReassembler
+from portcullis.cycler.arena import Arena
+from portcullis.cycler.carousel import Carousel
+from portcullis.cycler.config import AiringClass
+from portcullis.cycler.rings import NONE
+from portcullis.runtime.config import Duration
+from portcullis.store.feed import EmmKey
+
+FRESH = AiringClass(name="fresh", every=Duration(2), airings=3)
+RECENT = AiringClass(name="recent", every=Duration(10), airings=2, min_share=0.1)
+STEADY = AiringClass(name="steady", every=Duration(100), min_share=0.3)
+CLASSES = (FRESH, RECENT, STEADY)
+WALL = 1_800_000_000.0
+
+
+def take(carousel: Carousel, packets: int, now: float) -> list[int]:
+    """Take, with a wall clock that runs with the monotonic one; the devices picked."""
+    picks = carousel.take(packets, now, WALL + now)
+    return [carousel.arena.device[slot] for slot in picks.slots]
+
+
+def put(carousel: Carousel, device_id: int, now: float = 0.0, **columns: float) -> None:
+    """Insert or change a device's state."""
+    carousel.upsert(emm_row(device_id, **columns), now, WALL + now)  # type: ignore[arg-type]
+
+
+def test_an_order_is_aired_first_then_walks_down_the_classes() -> None:
+    """First airing at once; then each class's period, as often as the class says."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 7)
+    assert carousel.next_due() == -inf
+    moments, now = [], 0.0
+    for _ in range(7):
+        assert take(carousel, 5, now) == [7]
+        assert take(carousel, 5, now) == []
+        moments.append(now)
+        now = carousel.next_due()
+    assert moments == [0, 2, 4, 14, 24, 124, 224]
+
+
+def test_first_airings_go_before_everything() -> None:
+    """In the order they came, whatever else is due."""
+    carousel = Carousel(CLASSES)
+    for device in (1, 2, 3):
+        put(carousel, device)
+    take(carousel, 3, 0.0)
+    put(carousel, 9, 50.0)
+    put(carousel, 8, 50.0)
+    assert take(carousel, 4, 50.0) == [9, 8, 1, 2]
+
+
+def test_a_rekey_keeps_class_and_due_time() -> None:
+    """It replaces the bytes and costs no air time."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    take(carousel, 1, 0.0)
+    put(carousel, 1, 1.0, number=2, cause="rekey", first_aired_at=WALL)  # type: ignore[arg-type]
+    assert carousel.next_due() == 2.0
+    picks = carousel.take(1, 2.0, WALL + 2)
+    assert carousel.arena.number[picks.slots[0]] == 2
+    assert picks.first_airings == []
+
+
+def test_a_new_order_puts_a_box_back_into_fresh() -> None:
+    """A re-hit or another order is a first airing again."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    for now in (0.0, 2.0, 4.0):
+        take(carousel, 1, now)
+    assert carousel.size(1) == 1
+    put(carousel, 1, 5.0, number=2)
+    assert take(carousel, 1, 5.0) == [1]
+    assert carousel.size(0) == 1
+
+
+def test_the_first_airing_is_told_once() -> None:
+    """With what it covers; a re-key sealed before the database knew is told under its revision."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    (told,) = carousel.take(1, 0.0, WALL).first_airings
+    assert (told.device_id, told.revision, told.covers, told.aired_at) == (1, 1, 1, WALL)
+    assert told.completes_set
+    assert carousel.take(1, 2.0, WALL + 2).first_airings == []
+    put(carousel, 1, 3.0, number=2, cause="rekey")  # type: ignore[arg-type]
+    (told,) = carousel.take(1, 4.0, WALL + 4).first_airings
+    assert (told.revision, told.aired_at) == (2, WALL)
+
+
+def test_a_set_is_on_air_when_its_last_part_is() -> None:
+    """The parts of one number complete it, those of another do not."""
+    carousel = Carousel(CLASSES)
+    for part in (1, 2):
+        carousel.upsert(emm_row(1, 0, part, parts=2, number=5), 0.0, WALL)
+    told = carousel.take(2, 0.0, WALL).first_airings
+    assert [one.completes_set for one in told] == [False, True]
+    carousel.upsert(emm_row(1, 0, 1, parts=2, number=6), 1.0, WALL)
+    told = carousel.take(1, 1.0, WALL).first_airings
+    assert [one.completes_set for one in told] == [False]
+
+
+def test_nothing_is_aired_outside_its_window() -> None:
+    """Not before its start, not from its end on."""
+    carousel = Carousel(CLASSES)
+    carousel.upsert(emm_row(1, 5, starts_at=WALL + 10, ends_at=WALL + 13), 0.0, WALL)
+    assert carousel.next_due(wall_ahead=WALL) == 10.0
+    assert take(carousel, 1, 9.9) == []
+    assert take(carousel, 1, 10.0) == [1]
+    assert take(carousel, 1, 12.0) == [1]
+    assert take(carousel, 1, 14.0) == []
+    assert len(carousel.arena) == 0
+
+
+def test_a_window_that_moves_is_obeyed() -> None:
+    """An EMM that waited for one start and now has another waits for that."""
+    carousel = Carousel(CLASSES)
+    carousel.upsert(emm_row(1, 5, starts_at=WALL + 10), 0.0, WALL)
+    carousel.upsert(emm_row(1, 5, number=2, starts_at=WALL + 20), 0.0, WALL)
+    assert take(carousel, 1, 15.0) == []
+    assert take(carousel, 1, 20.0) == [1]
+
+
+def test_a_removed_emm_is_never_aired_again() -> None:
+    """From whatever queue."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    put(carousel, 2)
+    take(carousel, 1, 0.0)
+    carousel.remove((1, 0, 1))
+    carousel.remove((2, 0, 1))
+    carousel.remove((3, 0, 1))
+    assert take(carousel, 5, 1000.0) == []
+    assert carousel.next_due() == inf
+
+
+def test_an_emm_of_two_packets_costs_two() -> None:
+    """And is not begun with one packet left."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1, size=184)
+    assert take(carousel, 1, 0.0) == []
+    picks = carousel.take(2, 0.0, WALL)
+    assert picks.packets == 2
+
+
+def test_under_overload_each_class_keeps_its_share() -> None:
+    """A class that is always due gets its min_share at least; the rest goes by priority."""
+    carousel = Carousel(CLASSES)
+    ages = {"fresh": 0.0, "recent": 5.0, "steady": 1000.0}
+    for number, age in enumerate(ages.values()):
+        for device in range(3000):
+            put(carousel, number * 3000 + device + 1, first_aired_at=WALL - age)
+    carousel.place(0.0, WALL, (0, 0, 0))
+    assert [carousel.size(index) for index in range(3)] == [3000, 3000, 3000]
+    now = 200.0
+    for _ in range(1000):
+        take(carousel, 1, now)
+        now += 0.001
+    fresh, recent, steady = carousel.aired
+    assert recent == pytest.approx(100, abs=2)
+    assert steady == pytest.approx(300, abs=2)
+    assert fresh == pytest.approx(600, abs=4)
+    assert carousel.stretch(2, now) > 1.5
+
+
+def test_shares_are_of_all_packets_first_airings_included() -> None:
+    """What first airings took from a class is given back as soon as they leave room."""
+    carousel = Carousel((FRESH, STEADY))
+    for device in range(1, 2001):
+        put(carousel, device, first_aired_at=WALL - 1000)
+    carousel.place(0.0, WALL, (0, 0, 0))
+    now, steady = 500.0, 0
+    for turn in range(100):
+        for device in range(5):  # half of the bandwidth: orders
+            put(carousel, 10_000 + turn * 5 + device, now)
+        steady += sum(device <= 2000 for device in take(carousel, 10, now))
+        now += 0.01
+    assert steady >= 290
+
+
+def test_on_time_the_stretch_is_one() -> None:
+    """And grows with lateness."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    take(carousel, 1, 0.0)
+    assert carousel.stretch(0, 2.0) == 1.0
+    assert carousel.stretch(0, 6.0) == 3.0
+
+
+@settings(max_examples=50)
+@given(ages=st.lists(st.floats(0, 500), min_size=1, max_size=40))
+def test_after_a_load_an_emm_is_where_it_would_have_been(ages: list[float]) -> None:
+    """In the walked classes class and due time are those of a carousel that never stopped."""
+    witness = Carousel(CLASSES)
+    restarted = Carousel(CLASSES)
+    for device, age in enumerate(ages, start=1):
+        put(restarted, device, first_aired_at=WALL - age)
+        put(witness, device)
+    restarted.place(0.0, WALL, (0, 0, 0))
+    for device, age in enumerate(ages, start=1):
+        alone = Carousel(CLASSES)
+        put(alone, device)
+        now = 0.0
+        while now <= age:
+            take(alone, 1, now)
+            now = alone.next_due()
+        slot = restarted.arena.find((device, 0, 1))
+        assert slot is not None
+        ring = restarted._rings.ring[slot]
+        assert alone._rings.size[ring] == 1
+        if ring < 3:
+            assert restarted._rings.due[slot] == pytest.approx(now - age, abs=1e-6)
+            assert restarted._airings[slot] == alone._airings[0]
+
+
+def test_a_restart_goes_on_behind_the_position_without_burst_or_gap() -> None:
+    """The steady ring is spread over its period, beginning behind the last EMM aired."""
+    carousel = Carousel(CLASSES)
+    for device in range(1, 101):
+        put(carousel, device, first_aired_at=WALL - 10_000)
+    carousel.place(0.0, WALL, (60, 0, 1))
+    order = [device for second in range(100) for device in take(carousel, 50, float(second))]
+    assert order == [*range(61, 101), *range(1, 61)]
+    assert carousel.position == (60, 0, 1)
+
+
+def test_what_another_cycler_has_aired_first_is_not_first_here() -> None:
+    """A standby learns it and sorts it in by age."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    carousel.aired_elsewhere((1, 0, 1), 1, WALL - 1000, 0.0, WALL)
+    assert carousel.first_waiting == []
+    assert carousel.size(2) == 1
+    assert carousel.take(1, 200.0, WALL + 200).first_airings == []
+
+
+def test_a_reload_of_the_same_rows_changes_nothing() -> None:
+    """What has been aired here is not first again though the row does not say so yet."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    take(carousel, 1, 0.0)
+    put(carousel, 1, 1.0)
+    assert carousel.first_size == 0
+
+
+@given(size=st.integers(17, 256), other=st.integers(17, 256))
+def test_the_arena_gives_back_what_was_put_in(size: int, other: int) -> None:
+    """As a section and as packets, also after replacement and re-use of the slot."""
+    arena = Arena()
+    arena.add(emm_row(9))
+    for emm in (emm_row(1, size=size), emm_row(1, number=2, size=other)):
+        slot = arena.find(emm.key)
+        if slot is None:
+            slot = arena.add(emm)
+        else:
+            arena.replace(slot, emm)
+        assert arena.section(slot) == emm.section
+        packets = arena.packets(slot)
+        reassembler = SectionReassembler()
+        found = [
+            section
+            for start in range(0, len(packets), 188)
+            for section in reassembler.push(packets[start : start + 188])
+        ]
+        assert found == [emm.section]
+        assert len(packets) == 188 * arena.cost[slot]
+    arena.remove(slot)
+    assert arena.add(emm_row(3, size=20)) == slot
+    assert arena.section(slot) == emm_row(3, size=20).section
+    assert len(arena.packets(slot)) == 188
+
+
+class Model:
+    """The same rules, said without links: a list, searched each time."""
+
+    def __init__(self) -> None:
+        self.entries: dict[EmmKey, list[float]] = {}  # ring, due, arrival, airings
+        self.credit = [0.0] * 3
+        self.arrivals = 0
+
+    def queue(self, key: EmmKey, ring: int, due: float, airings: int = 0) -> None:
+        """Put a key at the end of a queue."""
+        self.arrivals += 1
+        self.entries[key] = [ring, due, self.arrivals, airings]
+
+    def take_one(self, now: float) -> EmmKey | None:
+        """Choose one EMM of one packet."""
+        heads: dict[int, EmmKey] = {}
+        for key, (ring, _, _, _) in sorted(self.entries.items(), key=lambda item: item[1][2]):
+            heads.setdefault(int(ring), key)
+        due = [c for c in range(3) if c + 1 in heads and self.entries[heads[c + 1]][1] <= now]
+        if 0 in heads:
+            ring = 0
+        elif due:
+            best = max(due, key=lambda c: self.credit[c])
+            ring = (best if self.credit[best] >= 1 else due[0]) + 1
+        else:
+            return None
+        for c, one in enumerate(CLASSES):
+            self.credit[c] = min(self.credit[c] + one.min_share, 64.0) if c in due else 0.0
+        key = heads[ring]
+        airings = self.entries[key][3] + 1
+        if ring == 0:
+            ring, airings = 1, 1
+        else:
+            self.credit[ring - 1] = max(self.credit[ring - 1] - 1, 0.0)
+        limit = CLASSES[ring - 1].airings
+        if limit is None:
+            airings = 0
+        elif airings >= limit:
+            ring, airings = ring + 1, 0
+        self.queue(key, ring, now + CLASSES[ring - 1].every, int(airings))
+        return key
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("order"), st.integers(1, 12)),
+    st.tuples(st.just("rekey"), st.integers(1, 12)),
+    st.tuples(st.just("remove"), st.integers(1, 12)),
+    st.tuples(st.just("take"), st.integers(1, 6)),
+    st.tuples(st.just("wait"), st.integers(1, 40)),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(OPERATIONS, max_size=80))
+def test_the_carousel_does_what_its_model_does(operations: list[tuple[str, int]]) -> None:
+    """After any operations the picks are the model's and the links are whole."""
+    carousel, model = Carousel(CLASSES), Model()
+    now = 0.0
+    for number, (what, value) in enumerate(operations, start=1):
+        key = (value, 0, 1)
+        if what == "order":
+            put(carousel, value, now, number=number)
+            if key not in model.entries or model.entries[key][0] != 0:
+                model.queue(key, 0, now)
+        elif what == "rekey" and key in model.entries:
+            put(carousel, value, now, number=number, cause="rekey")  # type: ignore[arg-type]
+        elif what == "remove":
+            carousel.remove(key)
+            model.entries.pop(key, None)
+        elif what == "take":
+            expected = []
+            while len(expected) < value and (picked := model.take_one(now)) is not None:
+                expected.append(picked[0])
+            assert take(carousel, value, now) == expected
+        elif what == "wait":
+            now += value / 2
+        assert_whole(carousel)
+        assert len(carousel.arena) == len(model.entries)
+
+
+def assert_whole(carousel: Carousel) -> None:
+    """Every queue reads the same both ways, is as long as it says, and falls nowhere."""
+    rings = carousel._rings
+    seen = set()
+    for ring in range(len(rings.head)):
+        slots = rings.slots(ring)
+        assert len(slots) == rings.size[ring]
+        assert all(rings.ring[slot] == ring for slot in slots)
+        assert all(rings._previous[after] == before for before, after in pairwise(slots))
+        assert all(rings.due[before] <= rings.due[after] for before, after in pairwise(slots))
+        seen.update(slots)
+    assert all((rings.ring[slot] == NONE) == (slot not in seen) for slot in range(len(rings.ring)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 60), packets=st.integers(1, 5), seconds=st.integers(1, 5))
+def test_no_emm_starves_however_short_the_bandwidth(count: int, packets: int, seconds: int) -> None:
+    """With first airings done, every EMM is aired again within a bounded number of turns."""
+    carousel = Carousel(CLASSES)
+    for device in range(1, count + 1):
+        age = (0.0, 5.0, 1000.0)[device % 3]
+        put(carousel, device, first_aired_at=WALL - age)
+    carousel.place(0.0, WALL, (0, 0, 0))
+    seen: set[int] = set()
+    now = 0.0
+    for _ in range(100 // seconds + 40 * count):
+        now += seconds
+        seen.update(take(carousel, packets, now))
+    assert seen == set(range(1, count + 1))
+
+
+def test_never_earlier_than_due() -> None:
+    """Free bandwidth is no reason to repeat."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    take(carousel, 10, 0.0)
+    assert take(carousel, 10, 1.999) == []
