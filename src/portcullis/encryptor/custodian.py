@@ -1,0 +1,84 @@
+"""Keys between the RPC's form and the custody's: open, make, import, rewrap."""
+
+import os
+from collections.abc import Iterable
+
+from portcullis.emm.chain import MAX_CHAIN_EPOCHS, PRODUCT_KEY_BYTES
+from portcullis.emm.envelope import MAX_ADDRESS
+from portcullis.keys import Custody, KeyLabel, KeyNotOpenedError, Purpose
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+
+MAX_EPOCH = 65535
+MAX_PRODUCT_ID = 65535
+MIN_DEVICE_KEY_BYTES, MAX_DEVICE_KEY_BYTES = 16, 32
+
+
+class KeyRequestError(Exception):
+    """A call that makes or imports keys asks for what cannot be; its text names no key."""
+
+
+def open_key(custody: Custody, sealed: pb.SealedKey) -> bytes:
+    """Open a sealed key under its own label; raises KeyNotOpenedError."""
+    try:
+        purpose = Purpose(sealed.purpose)
+    except ValueError as error:
+        raise KeyNotOpenedError("a sealed key without a purpose") from error
+    label = KeyLabel(purpose, sealed.owner, sealed.first_epoch, sealed.last_epoch, sealed.master_id)
+    return custody.open(label, sealed.blob)
+
+
+def make_chain(custody: Custody, request: pb.MakeChainRequest) -> pb.SealedKey:
+    """Make the random top key of a chain, sealed; raises KeyRequestError."""
+    if not 1 <= request.product_id <= MAX_PRODUCT_ID:
+        raise KeyRequestError(f"product_id: expected 1 to {MAX_PRODUCT_ID}")
+    if not 1 <= request.first_epoch <= request.last_epoch <= MAX_EPOCH:
+        raise KeyRequestError(f"epochs: expected 1 to {MAX_EPOCH}, first before last")
+    if request.last_epoch - request.first_epoch >= MAX_CHAIN_EPOCHS:
+        raise KeyRequestError(f"a chain has at most {MAX_CHAIN_EPOCHS} epochs")
+    label = pb.SealedKey(
+        purpose=pb.SealedKey.PRODUCT,
+        owner=request.product_id,
+        first_epoch=request.first_epoch,
+        last_epoch=request.last_epoch,
+    )
+    return _seal(custody, os.urandom(PRODUCT_KEY_BYTES), label)
+
+
+def import_device_keys(custody: Custody, keys: Iterable[pb.DeviceKey]) -> list[pb.SealedKey]:
+    """Seal device keys, in order; raises KeyRequestError, and then none is taken."""
+    sealed = []
+    for key in keys:
+        if not 1 <= key.device_id <= MAX_ADDRESS:
+            raise KeyRequestError(f"device_id {key.device_id}: expected 1 to 2^40 - 1")
+        if not MIN_DEVICE_KEY_BYTES <= len(key.key) <= MAX_DEVICE_KEY_BYTES:
+            raise KeyRequestError(
+                f"the key of device {key.device_id} has {len(key.key)} bytes, not"
+                f" {MIN_DEVICE_KEY_BYTES} to {MAX_DEVICE_KEY_BYTES}"
+            )
+        label = pb.SealedKey(purpose=pb.SealedKey.DEVICE, owner=key.device_id, last_epoch=MAX_EPOCH)
+        sealed.append(_seal(custody, key.key, label))
+    return sealed
+
+
+def rewrap(custody: Custody, sealed: pb.SealedKey) -> pb.Rewrapped:
+    """Seal a key anew under the current master; the answer says why it could not be."""
+    try:
+        key = open_key(custody, sealed)
+    except KeyNotOpenedError as error:
+        return pb.Rewrapped(error=str(error))
+    return pb.Rewrapped(key=_seal(custody, key, sealed))
+
+
+def _seal(custody: Custody, key: bytes, label: pb.SealedKey) -> pb.SealedKey:
+    """Seal a key as what `label` says it is; the label's own master and blob do not matter."""
+    sealed, blob = custody.seal(
+        key, Purpose(label.purpose), label.owner, label.first_epoch, label.last_epoch
+    )
+    return pb.SealedKey(
+        purpose=label.purpose,
+        owner=sealed.owner,
+        first_epoch=sealed.first_epoch,
+        last_epoch=sealed.last_epoch,
+        master_id=sealed.master_id,
+        blob=blob,
+    )

@@ -1,0 +1,140 @@
+"""The gRPC end: bounds, deadlines and error codes around sealer and custodian."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+import grpc
+
+from portcullis.encryptor import metrics
+from portcullis.encryptor.custodian import (
+    KeyRequestError,
+    import_device_keys,
+    make_chain,
+    rewrap,
+)
+from portcullis.encryptor.sealer import Sealer
+from portcullis.keys import Custody
+from portcullis.runtime.logging import get_logger
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.runtime.rpc.encryptor_pb2_grpc import EncryptorServicer
+
+MAX_WAITING_CALLS = 32
+"""Back-pressure: calls beyond are told RESOURCE_EXHAUSTED at once and come again."""
+
+MAX_CA_SYSTEM_ID = 0xFFFF
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_T = TypeVar("_T")
+
+log = get_logger("portcullis.encryptor")
+
+
+class Servicer(EncryptorServicer):
+    """Answers calls; the work runs on `executor`, so that the loop stays free."""
+
+    def __init__(
+        self,
+        custody: Custody,
+        sealer: Sealer,
+        executor: Executor,
+        max_batch: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._custody = custody
+        self._sealer = sealer
+        self._executor = executor
+        self._max_batch = max_batch
+        self._clock = clock
+        self._waiting = 0
+
+    async def Seal(self, request: pb.SealRequest, context: Context) -> pb.SealReply:  # noqa: N802 (gRPC spells calls so)
+        """Seal EMMs, each answered on its own."""
+        await self._bound(len(request.items), context)
+        if request.ca_system_id > MAX_CA_SYSTEM_ID:
+            await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, "ca_system_id: 16 bits")
+        items = await self._work("seal", context, lambda: self._sealer.seal(request))
+        refused = [
+            (asked, item) for asked, item in zip(request.items, items, strict=True) if item.code
+        ]
+        metrics.SEALED.inc(len(items) - len(refused))
+        for asked, item in refused:
+            metrics.REFUSED.labels(item.code).inc()
+            log.warning("refused", device_id=asked.address, code=item.code, reason=item.error)
+        return pb.SealReply(items=items, clock_us=self._clock_us())
+
+    async def MakeChain(self, request: pb.MakeChainRequest, context: Context) -> pb.SealedKey:  # noqa: N802 (gRPC spells calls so)
+        """Make a product key chain, sealed."""
+        return await self._work("make_chain", context, lambda: make_chain(self._custody, request))
+
+    async def ImportDeviceKeys(self, request: pb.ImportRequest, context: Context) -> pb.ImportReply:  # noqa: N802 (gRPC spells calls so)
+        """Seal device keys: all of them or none."""
+        await self._bound(len(request.keys), context)
+        keys = await self._work(
+            "import", context, lambda: import_device_keys(self._custody, request.keys)
+        )
+        return pb.ImportReply(keys=keys)
+
+    async def Rewrap(self, request: pb.RewrapRequest, context: Context) -> pb.RewrapReply:  # noqa: N802 (gRPC spells calls so)
+        """Seal keys anew under the current master, each answered on its own."""
+        await self._bound(len(request.keys), context)
+        keys = await self._work(
+            "rewrap", context, lambda: [rewrap(self._custody, key) for key in request.keys]
+        )
+        return pb.RewrapReply(keys=keys)
+
+    async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoReply:  # noqa: N802 (gRPC spells calls so)
+        """Say which masters are at hand, and what time it is here."""
+        del request, context
+        return pb.InfoReply(
+            current_master_id=self._custody.current_master_id,
+            master_ids=self._custody.master_ids,
+            clock_us=self._clock_us(),
+        )
+
+    def _clock_us(self) -> int:
+        return int(self._clock() * 1_000_000)
+
+    async def _bound(self, items: int, context: Context) -> None:
+        if items > self._max_batch:
+            await self._reject(
+                context,
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"{items} items in one call, {self._max_batch} at most",
+            )
+
+    async def _work(self, call: str, context: Context, work: Callable[[], _T]) -> _T:
+        """Run `work` in its turn, unless too many wait or the caller has gone by then."""
+        if self._waiting >= MAX_WAITING_CALLS:
+            await self._reject(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait")
+        deadline = _deadline(context)
+
+        def in_time() -> _T:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            with metrics.SECONDS.labels(call).time():
+                return work()
+
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, in_time)
+        except KeyRequestError as error:
+            await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        except TimeoutError:
+            await self._reject(context, grpc.StatusCode.DEADLINE_EXCEEDED, "waited too long")
+            raise
+        finally:
+            self._waiting -= 1
+
+    async def _reject(self, context: Context, code: grpc.StatusCode, reason: str) -> None:
+        metrics.REJECTED.labels(code.name.lower()).inc()
+        log.warning("call rejected", code=code.name, reason=reason)
+        await context.abort(code, reason)
+
+
+def _deadline(context: Context) -> float:
+    remaining: Any = context.time_remaining()  # None where the caller set no deadline
+    return float("inf") if remaining is None else time.monotonic() + remaining

@@ -1,0 +1,149 @@
+"""The encryptor as a process: real socket, real client."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from portcullis.emm import State, derive_kek, open_set
+from portcullis.keys import add_master
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.runtime.rpc.client import (
+    EncryptorClient,
+    EncryptorError,
+    EncryptorUnavailableError,
+)
+
+CAS = 0xFFF0
+PROGRAM = """
+import sys
+from pathlib import Path
+from portcullis.encryptor.main import main
+from portcullis.runtime.config import ConfigSource, LogConfig
+from portcullis.runtime.logging import set_up_logging
+from portcullis.runtime.service import run
+source = ConfigSource.load(Path(sys.argv[1]), {})
+set_up_logging("encryptor", LogConfig())
+run(lambda: main(source))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(config: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(config)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if '"started"' in line:
+            return process
+    raise AssertionError("the encryptor did not start")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    add_master(tmp_path / "master.json", "m1")
+    path = tmp_path / "portcullis.toml"
+    path.write_text(
+        "[encryptor]\n"
+        f'listen = "unix:{tmp_path}/run/encryptor.sock"\n'
+        f'monitor = "127.0.0.1:{free_port()}"\n'
+        f'master_key_file = "{tmp_path}/master.json"\n'
+    )
+    return path
+
+
+@pytest.fixture
+def client(config: Path) -> Iterator[EncryptorClient]:
+    process = start(config)
+    with EncryptorClient(f"unix:{config.parent}/run/encryptor.sock") as client:
+        yield client
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def items_for(client: EncryptorClient, count: int) -> list[pb.SealItem]:
+    keys = client.import_device_keys((n, n.to_bytes(16, "big")) for n in range(1, count + 1))
+    state = pb.State(
+        active=True,
+        utc=1_700_000_000,
+        entitlements=[pb.Entitlement(product_id=7, epoch=1, key=0)],
+    )
+    return [
+        pb.SealItem(address=key.owner, number=1_700_000_000, device_key=key, state=state)
+        for key in keys
+    ]
+
+
+def test_a_batch_of_500_comes_back_in_order_and_every_box_opens_its_own(
+    client: EncryptorClient,
+) -> None:
+    items = items_for(client, 500)
+    reply = client.seal(CAS, [client.make_chain(7, 1, 64)], items)
+    for item, sealed in zip(items, reply.items, strict=True):
+        kek = derive_kek(item.address.to_bytes(16, "big"), CAS, item.address, 0)
+        assert State.from_payload(open_set(kek, list(sealed.sections))).active
+    info = client.info()
+    assert (info.current_master_id, list(info.master_ids)) == ("m1", ["m1"])
+    assert 0 <= info.clock_us - reply.clock_us < 10_000_000
+
+
+def test_keys_are_rewrapped_each_answered_on_its_own(client: EncryptorClient) -> None:
+    good = client.make_chain(7, 1, 64)
+    bad = pb.SealedKey(purpose=pb.SealedKey.PRODUCT, owner=7, master_id="m1", blob=good.blob)
+    first, second = client.rewrap([good, bad])
+    assert first.key.blob not in (b"", good.blob)
+    assert not second.HasField("key")
+    assert "does not open" in second.error
+
+
+def test_a_call_that_is_itself_at_fault_is_refused_for_good(client: EncryptorClient) -> None:
+    with pytest.raises(EncryptorError, match="16 to 32") as caught:
+        client.import_device_keys([(1, b"short")])
+    assert not isinstance(caught.value, EncryptorUnavailableError)
+    with pytest.raises(EncryptorError, match="1001 items"):
+        client.seal(CAS, [], [pb.SealItem()] * 1001)
+
+
+def test_the_socket_is_for_this_user_alone(client: EncryptorClient) -> None:
+    path = client.address.removeprefix("unix:")
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_encryptor_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    with (
+        EncryptorClient(f"unix:{tmp_path}/none.sock", deadline_s=2) as client,
+        pytest.raises(EncryptorUnavailableError),
+    ):
+        client.info()
+
+
+def test_a_killed_encryptor_is_replaced_and_its_client_goes_on(config: Path) -> None:
+    """The stale socket file does not stop the next one, nor the channel made before."""
+    process = start(config)
+    with EncryptorClient(f"unix:{config.parent}/run/encryptor.sock", deadline_s=5) as client:
+        chain = client.make_chain(7, 1, 64)
+        process.kill()
+        process.wait(10)
+        assert process.stderr is not None
+        process.stderr.close()
+        assert Path(client.address.removeprefix("unix:")).is_socket()
+        again = start(config)
+        with EncryptorClient(client.address) as fresh:
+            assert fresh.rewrap([chain])[0].key.owner == 7
+        os.kill(again.pid, signal.SIGTERM)
+        assert again.wait(10) == 0
+        assert again.stderr is not None
+        again.stderr.close()

@@ -1,0 +1,122 @@
+"""The custody of keys: what opens, what does not, and what is never shown."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from portcullis.keys import (
+    Custody,
+    KeyFileError,
+    KeyNotOpenedError,
+    MasterKey,
+    Purpose,
+    add_master,
+    read_masters,
+)
+
+KEY = bytes(range(16))
+
+
+def custody() -> Custody:
+    return Custody([MasterKey("m2", b"\2" * 32), MasterKey("m1", b"\1" * 32)])
+
+
+def test_a_sealed_key_opens_under_its_own_label() -> None:
+    label, blob = custody().seal(KEY, Purpose.DEVICE, 42, 0, 65535)
+    assert label.master_id == "m2"
+    assert KEY not in blob
+    assert custody().open(label, blob) == KEY
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"owner": 43},
+        {"purpose": Purpose.PRODUCT},
+        {"first_epoch": 1},
+        {"last_epoch": 9},
+        {"master_id": "m1"},
+        {"master_id": "m3"},
+        {"master_id": "a name far too long for one"},
+        {"master_id": "mästare"},
+        {"owner": 2**64},
+    ],
+)
+def test_a_row_moved_or_relabelled_does_not_open(change: dict[str, object]) -> None:
+    label, blob = custody().seal(KEY, Purpose.DEVICE, 42, 0, 65535)
+    with pytest.raises(KeyNotOpenedError):
+        custody().open(dataclasses.replace(label, **change), blob)  # type: ignore[arg-type]
+
+
+def test_altered_or_short_bytes_do_not_open() -> None:
+    label, blob = custody().seal(KEY, Purpose.DEVICE, 42, 0, 65535)
+    for bad in (blob[:-1], b"", blob[:-1] + bytes((blob[-1] ^ 1,))):
+        with pytest.raises(KeyNotOpenedError):
+            custody().open(label, bad)
+
+
+def test_the_label_is_31_bytes_in_a_fixed_layout() -> None:
+    """The layout that docs/keys.md gives: "PK", purpose, owner, epochs, master id."""
+    label, _ = custody().seal(KEY, Purpose.PRODUCT, 0x0102, 3, 66)
+    assert label.to_bytes() == (
+        b"PK" + b"\x02" + bytes(6) + b"\x01\x02" + b"\x00\x03" + b"\x00\x42" + b"m2" + bytes(14)
+    )
+
+
+def test_no_text_shows_a_key() -> None:
+    master = MasterKey("m1", KEY * 2)
+    for text in (repr(master), str(master), repr(Custody([master])), f"{[master]}"):
+        assert "***" in text
+        assert KEY.hex() not in text
+        assert repr(KEY)[2:-1] not in text
+
+
+def test_a_new_master_comes_first_and_the_older_stay_at_hand(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "master.json"
+    add_master(path, "2025")
+    first = read_masters(path)
+    add_master(path, "2026")
+    masters = read_masters(path)
+    assert [master.master_id for master in masters] == ["2026", "2025"]
+    assert masters[1] == first[0]
+    assert masters[0].key != masters[1].key
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+def test_a_master_id_is_not_used_twice(tmp_path: Path) -> None:
+    path = tmp_path / "master.json"
+    add_master(path, "m1")
+    before = path.read_bytes()
+    with pytest.raises(KeyFileError, match="same master_id"):
+        add_master(path, "m1")
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "master.json"
+    add_master(path, "m1")
+    path.chmod(0o640)
+    with pytest.raises(KeyFileError, match="0640"):
+        read_masters(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "[]", '[{"master_id": "m", "key": "c0ffee"}]', '[{"master_id": "m", "key": "c0f"}]'],
+)
+def test_a_file_that_is_no_key_file_is_refused_without_quoting_it(
+    tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "master.json"
+    path.write_text(content)
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match=r"master\.json") as caught:
+        read_masters(path)
+    assert "c0f" not in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="keys init"):
+        read_masters(tmp_path / "master.json")
