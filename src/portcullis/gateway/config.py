@@ -1,0 +1,57 @@
+"""`[gateway]`: where the SMS is heard, and whose tokens are believed."""
+
+from typing import Annotated, Self
+
+import msgspec
+
+from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
+
+
+class GatewayConfig(Section, frozen=True):
+    """`[gateway]`.
+
+    Attributes:
+        listen: "host:port" of the API. TLS is the reverse proxy's.
+        monitor: "host:port" of metrics and health.
+        request_log: file of the request log; it is rotated at `request_log_bytes` and
+            `request_log_files` old ones are kept.
+        issuer: `iss` of the tokens believed; by default the built-in token endpoint.
+        audience: `aud` of the tokens believed.
+        jwks: keys of the authorization server: a URL of its metadata or JWKS, or a file. None:
+            the built-in token endpoint, which is served only then.
+        oauth_dir: files of the built-in token endpoint: signing key, clients.
+        token_lifetime: of the tokens that the built-in endpoint issues.
+        max_body_bytes: largest single order.
+        max_batch_bytes: largest batch.
+        rate_per_client_s: requests a second that one client may make; twice as many in a burst.
+            A batch is one request.
+        max_waiting: orders that may wait for the database before 503 is answered.
+    """
+
+    listen: str = "127.0.0.1:8080"
+    monitor: str = "127.0.0.1:9101"
+    request_log: str = "var/log/requests.jsonl"
+    request_log_bytes: Annotated[int, msgspec.Meta(ge=10_000)] = 100_000_000
+    request_log_files: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    issuer: str | None = None
+    audience: str = "portcullis"
+    jwks: str | None = None
+    oauth_dir: str = "var/oauth"
+    token_lifetime: Duration = Duration(3600)
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=16_384)] = 65_536
+    max_batch_bytes: Annotated[int, msgspec.Meta(ge=65_536)] = 16_777_216
+    rate_per_client_s: Annotated[float, msgspec.Meta(gt=0)] = 2000.0
+    max_waiting: Annotated[int, msgspec.Meta(ge=10_000)] = 50_000
+
+    @classmethod
+    def of(cls, source: ConfigSource) -> Self:
+        """Read the section; raises ConfigError, also for keys that contradict each other."""
+        config = source.section("gateway", cls)
+        if config.jwks is not None and config.issuer is None:
+            raise ConfigError("gateway.issuer: expected the `iss` of the server that jwks is of")
+        return config
+
+    @property
+    def token_issuer(self) -> str:
+        """`iss` of the tokens believed."""
+        return self.issuer or f"http://{self.listen}"

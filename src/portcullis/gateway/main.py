@@ -1,0 +1,76 @@
+"""Wiring of `portcullis gateway`."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.routing import BaseRoute
+
+from portcullis.gateway.api import Api
+from portcullis.gateway.config import GatewayConfig
+from portcullis.gateway.requestlog import RequestLog
+from portcullis.gateway.throttle import Throttle
+from portcullis.gateway.token_endpoint import TokenEndpoint
+from portcullis.gateway.writer import Writer
+from portcullis.runtime.config import ConfigSource, DatabaseConfig
+from portcullis.runtime.oauth import KeySource, TokenVerifier, key_source
+from portcullis.runtime.service import Service, bind, serve_app, split_address
+from portcullis.store.database import engine_for
+from portcullis.store.migrate import is_current
+from portcullis.store.orders import apply_requests
+
+
+async def main(source: ConfigSource) -> None:
+    """Hear the SMS until told to stop; raises PortcullisError."""
+    config = GatewayConfig.of(source)
+    database = source.section("database", DatabaseConfig)
+    logging.getLogger("authlib").setLevel(logging.WARNING)  # at debug it prints tokens
+    engine = engine_for(database.full_url(), pool_size=database.pool_size)
+    keys, routes = _authorization(config)
+    listener = bind(*split_address(config.listen, "gateway.listen"), "gateway.listen")
+    log_path = Path(config.request_log)
+    with closing(
+        RequestLog(log_path, config.request_log_bytes, config.request_log_files)
+    ) as request_log:
+        async with Service("gateway", config.monitor) as service:
+            writer = Writer(partial(apply_requests, engine), config.max_waiting)
+            api = Api(
+                engine,
+                writer,
+                TokenVerifier(config.token_issuer, config.audience, keys),
+                request_log,
+                Throttle(config.rate_per_client_s),
+                max_body_bytes=config.max_body_bytes,
+                max_batch_bytes=config.max_batch_bytes,
+            )
+            service.checks["database"] = partial(_database_check, engine)
+            service.checks["writer"] = lambda: None if writer.is_alive else "the writer has ended"
+            server = serve_app(api.app(routes))
+            serving = asyncio.create_task(server.serve([listener]))
+            await service.stopping.wait()
+            server.should_exit = True
+            await serving
+            await writer.stop()
+    engine.dispose()
+
+
+def _authorization(config: GatewayConfig) -> tuple[KeySource, Sequence[BaseRoute]]:
+    """Whose tokens are believed: another server's, or the built-in one's, with its routes."""
+    if config.jwks is not None:
+        return key_source(config.jwks), []
+    endpoint = TokenEndpoint(
+        Path(config.oauth_dir), config.token_issuer, config.audience, int(config.token_lifetime)
+    )
+    return endpoint.keys, endpoint.routes()
+
+
+def _database_check(engine: Engine) -> str | None:
+    try:
+        return None if is_current(engine) else "the database has another schema: portcullis migrate"
+    except SQLAlchemyError as error:
+        return f"the database does not answer: {type(error).__name__}"

@@ -1,0 +1,113 @@
+"""Group commit: one thread writes what has arrived, so that orders share a transaction."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from portcullis.gateway import metrics
+from portcullis.runtime.logging import get_logger
+from portcullis.store.orders import DatabaseUnavailableError, NewRequest, Refused, Result
+
+_GROUP = 500
+
+log = get_logger("portcullis.gateway")
+
+_Waiting = tuple[NewRequest, "asyncio.Future[Result]"]
+
+
+class Writer:
+    """Hands requests to `apply` in order of arrival, many at a time."""
+
+    def __init__(
+        self, apply: Callable[[Sequence[NewRequest]], list[Result]], max_waiting: int
+    ) -> None:
+        self._apply = apply
+        self._max_waiting = max_waiting
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether orders can still be written."""
+        return self._thread.is_alive()
+
+    async def submit(self, requests: Sequence[NewRequest]) -> list[Result]:
+        """Wait until the requests are committed, in order; `unavailable` where they were not."""
+        with self._arrived:
+            free = self._max_waiting - len(self._waiting)
+            if self._is_stopping or not self.is_alive or len(requests) > free:
+                return [_unavailable("too many orders wait for the database")] * len(requests)
+            waiting = [(request, self._loop.create_future()) for request in requests]
+            self._waiting.extend(waiting)
+            self._arrived.notify()
+        return [await future for _, future in waiting]
+
+    async def stop(self) -> None:
+        """Write what has arrived, then end."""
+        with self._arrived:
+            self._is_stopping = True
+            self._arrived.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        group: list[_Waiting] = []
+        try:
+            while group := self._next_group():
+                self._write(group)
+        finally:
+            # Only a bug ends up here with orders in hand: nobody may wait for ever.
+            with self._arrived:
+                self._is_stopping = True
+                left = [*group, *self._waiting]
+            self._answer(left, [_unavailable("the gateway is stopping")] * len(left))
+
+    def _next_group(self) -> list[_Waiting]:
+        """Wait for requests; empty when it is time to stop."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting or self._is_stopping)
+            size = min(_GROUP, len(self._waiting))
+            group = [self._waiting.popleft() for _ in range(size)]
+            metrics.WAITING.set(len(self._waiting))
+            return group
+
+    def _write(self, group: list[_Waiting]) -> None:
+        try:
+            results = self._apply([request for request, _ in group])
+        except DatabaseUnavailableError as error:
+            metrics.GROUP_FAILURES.inc()
+            log.warning("orders not committed", orders=len(group), error=str(error))
+            results = [_unavailable(str(error))] * len(group)
+        except SQLAlchemyError as error:
+            metrics.GROUP_FAILURES.inc()
+            log.error(  # noqa: TRY400 (a stack would show the values)
+                "orders not committed",
+                orders=len(group),
+                error=type(error).__name__,
+            )
+            if len(group) > 1:  # one of them cannot be written: the others shall not suffer
+                for alone in group:
+                    self._write([alone])
+                return
+            results = [_unavailable("the order could not be written")]
+        else:
+            metrics.GROUPS.inc()
+        self._answer(group, results)
+
+    def _answer(self, group: Sequence[_Waiting], results: Sequence[Result]) -> None:
+        def tell() -> None:
+            for (_, future), result in zip(group, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+        self._loop.call_soon_threadsafe(tell)
+
+
+def _unavailable(why: str) -> Refused:
+    return Refused("unavailable", why)

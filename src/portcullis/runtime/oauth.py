@@ -1,0 +1,324 @@
+"""Access tokens and who may ask for them.
+
+`TokenVerifier` checks JWT access tokens (RFC 9068) of any authorization
+server against its key set; `ClientRegister` and `signing_key` are the files of
+the small built-in one. Only hashes of client secrets are kept.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import hmac
+import os
+import secrets
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from joserfc import jws, jwt
+from joserfc.errors import JoseError, SecurityWarning
+from joserfc.jwk import ECKey, Key, KeySet
+
+from portcullis.runtime.errors import PortcullisError
+from portcullis.runtime.logging import get_logger
+
+SCOPES = ("device", "entitlement", "message", "product", "read")
+ALGORITHMS = ("ES256", "EdDSA", "RS256")
+
+_KEY_TYPE = {"ES256": "EC", "EdDSA": "OKP", "RS256": "RSA"}
+_TYPES = ("at+jwt", "application/at+jwt")  # RFC 9068 4
+_SKEW_S = 30
+_CACHED_TOKENS = 10_000
+_MAX_TOKEN_CHARS = 8192
+_MAX_CLIENT_ID_CHARS = 64
+_KEYS_MAX_AGE_S = 600.0
+_KEYS_MIN_AGE_S = 10.0
+
+log = get_logger("portcullis.oauth")
+
+KeySource = Callable[[], Mapping[str, Any]]
+"""Fetches a JWK set (RFC 7517 5); may block. Raises KeysUnavailableError."""
+
+
+class InvalidTokenError(PortcullisError):
+    """The token is not one of ours, not any more or not yet; the text may be told to its bearer."""
+
+
+class KeysUnavailableError(PortcullisError):
+    """The authorization server's keys cannot be had."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a valid token says: who asks, and what for."""
+
+    client_id: str
+    scopes: frozenset[str]
+    expires_at: float  # Unix seconds
+
+
+def key_source(location: str) -> KeySource:
+    """Keys from a file, from a JWKS URL, or from a URL of server metadata (RFC 8414)."""
+
+    def fetch() -> Mapping[str, Any]:
+        try:
+            if not location.startswith(("https://", "http://")):
+                return _object(Path(location).read_bytes())
+            document = _object(httpx.get(location, timeout=5.0).raise_for_status().content)
+            if "keys" not in document and isinstance(uri := document.get("jwks_uri"), str):
+                return _object(httpx.get(uri, timeout=5.0).raise_for_status().content)
+        except (OSError, httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
+            raise KeysUnavailableError(f"no keys from {location}: {error}") from error
+        return document
+
+    return fetch
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(data, type=dict[str, Any])
+
+
+class TokenVerifier:
+    """Checks bearer tokens; those found valid are remembered until they expire."""
+
+    def __init__(
+        self,
+        issuer: str,
+        audience: str,
+        source: KeySource,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._source = source
+        self._clock = clock
+        self._keys: list[Key] = []
+        self._fetched_at: float | None = None
+        self._tried_at: float | None = None
+        self._fetching = asyncio.Lock()
+        self._valid: OrderedDict[str, Grant] = OrderedDict()
+
+    async def verify(self, token: str) -> Grant:
+        """Read a token; raises InvalidTokenError or KeysUnavailableError."""
+        if (grant := self._valid.get(token)) is not None:
+            if grant.expires_at + _SKEW_S > self._clock():
+                return grant
+            del self._valid[token]
+        grant = await self._verify_new(token)
+        self._valid[token] = grant
+        if len(self._valid) > _CACHED_TOKENS:
+            self._valid.popitem(last=False)
+        return grant
+
+    async def _verify_new(self, token: str) -> Grant:
+        if len(token) > _MAX_TOKEN_CHARS:
+            raise InvalidTokenError("the token is too long")
+        try:
+            header = jws.extract_compact(token.encode("ascii")).headers()
+        except (JoseError, ValueError) as error:
+            raise InvalidTokenError("not a signed JWT") from error
+        algorithm, type_, kid = header.get("alg"), header.get("typ"), header.get("kid")
+        if algorithm not in ALGORITHMS:
+            raise InvalidTokenError("the token's algorithm is not accepted")
+        if not isinstance(type_, str) or type_.lower() not in _TYPES:
+            raise InvalidTokenError("not an access token: typ is not at+jwt")
+        await self._refresh(older_than_s=_KEYS_MAX_AGE_S)
+        if not (keys := self._candidates(algorithm, kid)):
+            await self._refresh(older_than_s=_KEYS_MIN_AGE_S)
+            keys = self._candidates(algorithm, kid)
+        for key in keys:
+            try:
+                return self._grant(_decode(token, key, algorithm))
+            except JoseError:
+                continue
+        raise InvalidTokenError("the token's signature does not verify")
+
+    def _candidates(self, algorithm: str, kid: object) -> list[Key]:
+        fits = [
+            key
+            for key in self._keys
+            if key.key_type == _KEY_TYPE[algorithm] and key.alg in (None, algorithm)
+        ]
+        return fits if kid is None else [key for key in fits if key.kid == kid]
+
+    async def _refresh(self, older_than_s: float) -> None:
+        """Fetch the keys anew unless they are young, or a try to fetch them is."""
+        async with self._fetching:
+            now = self._clock()
+            if self._fetched_at is not None and now - self._fetched_at < older_than_s:
+                return
+            if self._tried_at is None or now - self._tried_at >= _KEYS_MIN_AGE_S:
+                self._tried_at = now
+                try:
+                    found = await asyncio.to_thread(self._source)
+                    self._keys = list(KeySet.import_key_set(_signing_keys(found)).keys)
+                    self._fetched_at = now
+                except (KeysUnavailableError, JoseError, ValueError, TypeError) as error:
+                    log.warning("keys not refreshed", error=str(error))
+            if self._fetched_at is None:
+                raise KeysUnavailableError("the authorization server's keys cannot be had")
+
+    def _grant(self, claims: Mapping[str, Any]) -> Grant:
+        now = self._clock()
+        audience = claims.get("aud")
+        expires_at, not_before = claims.get("exp"), claims.get("nbf", 0)
+        if claims.get("iss") != self._issuer:
+            raise InvalidTokenError("the token is of another issuer")
+        if self._audience not in ([audience] if isinstance(audience, str) else audience or []):
+            raise InvalidTokenError("the token is for another audience")
+        if not isinstance(expires_at, int | float) or not isinstance(not_before, int | float):
+            raise InvalidTokenError("the token lacks a time")
+        if expires_at + _SKEW_S <= now:
+            raise InvalidTokenError("the token has expired")
+        if not_before - _SKEW_S > now:
+            raise InvalidTokenError("the token is not valid yet")
+        client_id = claims.get("client_id", claims.get("sub"))
+        if not isinstance(client_id, str) or not 1 <= len(client_id) <= _MAX_CLIENT_ID_CHARS:
+            raise InvalidTokenError("the token names no client")
+        scope = claims.get("scope", "")
+        if not isinstance(scope, str):
+            raise InvalidTokenError("the token's scope is not a string")
+        return Grant(client_id, frozenset(scope.split()), float(expires_at))
+
+
+def _signing_keys(found: Mapping[str, Any]) -> Any:  # noqa: ANN401 (as joserfc types it)
+    """The keys that this verifier can use: a set may hold others."""
+    keys = [
+        key
+        for key in found.get("keys", [])
+        if isinstance(key, dict)
+        and key.get("kty") in _KEY_TYPE.values()
+        and key.get("use", "sig") == "sig"
+    ]
+    return {"keys": keys}
+
+
+def _decode(token: str, key: Key, algorithm: str) -> Mapping[str, Any]:
+    with warnings.catch_warnings():
+        # RFC 9864 renames EdDSA; authorization servers still say EdDSA.
+        warnings.simplefilter("ignore", SecurityWarning)
+        try:
+            claims = jwt.decode(token, key, algorithms=[algorithm]).claims
+        except ValueError as error:
+            raise InvalidTokenError("the token's claims are not a JSON object") from error
+    if not isinstance(claims, dict):
+        raise InvalidTokenError("the token's claims are not a JSON object")
+    return claims
+
+
+def signing_key(directory: Path) -> ECKey:
+    """The built-in server's ES256 key; made, mode 0600, when there is none."""
+    path = directory / "signing-key.json"
+    with _locked(directory):
+        if not path.exists():
+            key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
+            _write_private(path, msgspec.json.encode(key.as_dict(private=True)))
+    return ECKey.import_key(_object(path.read_bytes()))
+
+
+def issue_token(
+    key: ECKey,
+    *,
+    issuer: str,
+    audience: str,
+    client_id: str,
+    scopes: Collection[str],
+    lifetime_s: int,
+) -> str:
+    """Sign an access token (RFC 9068 2.2)."""
+    now = int(time.time())
+    claims = {
+        "iss": issuer,
+        "aud": audience,
+        "sub": client_id,
+        "client_id": client_id,
+        "iat": now,
+        "exp": now + lifetime_s,
+        "jti": secrets.token_hex(16),
+        "scope": " ".join(sorted(scopes)),
+    }
+    header = {"alg": "ES256", "typ": "at+jwt", "kid": key.kid}
+    return jwt.encode(header, claims, key, algorithms=["ES256"])
+
+
+class Client(msgspec.Struct, frozen=True):
+    """A registered client; the secret's scrypt hash only."""
+
+    name: str
+    scopes: tuple[str, ...]
+    salt: str
+    secret_hash: str
+
+    def has_secret(self, secret: str) -> bool:
+        """Whether this is the client's secret."""
+        return hmac.compare_digest(_scrypt(secret, bytes.fromhex(self.salt)), self.secret_hash)
+
+
+class ClientRegister:
+    """`clients.json`, mode 0600: read anew each time, so that a change needs no restart."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / "clients.json"
+
+    def all(self) -> dict[str, Client]:
+        """Every client by its id."""
+        if not self._path.exists():
+            return {}
+        return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Client])
+
+    def add(self, name: str, scopes: Collection[str] = SCOPES) -> tuple[str, str]:
+        """Register a client; returns its id and its secret, which is kept nowhere.
+
+        Raises ValueError for a scope there is none of.
+        """
+        if unknown := set(scopes) - set(SCOPES):
+            raise ValueError(f"unknown scope: {', '.join(sorted(unknown))}")
+        client_id, secret = f"sms-{secrets.token_hex(6)}", secrets.token_urlsafe(32)
+        salt = secrets.token_bytes(16)
+        client = Client(name, tuple(sorted(scopes)), salt.hex(), _scrypt(secret, salt))
+        with _locked(self._directory):
+            self._write(self.all() | {client_id: client})
+        return client_id, secret
+
+    def remove(self, client_id: str) -> bool:
+        """Strike a client off; its tokens live on until they expire. False: not there."""
+        with _locked(self._directory):
+            clients = self.all()
+            found = clients.pop(client_id, None) is not None
+            self._write(clients)
+        return found
+
+    def _write(self, clients: Mapping[str, Client]) -> None:
+        _write_private(self._path, msgspec.json.format(msgspec.json.encode(clients)))
+
+
+def _scrypt(secret: str, salt: bytes) -> str:
+    return hashlib.scrypt(secret.encode(), salt=salt, n=2**14, r=8, p=1).hex()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Replace a file at once, readable by its owner alone."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

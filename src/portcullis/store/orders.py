@@ -1,0 +1,212 @@
+"""Orders into the tables: a group of requests in one transaction.
+
+The order of things is what makes two gateways right: replay is looked up
+first; the devices of the group are locked in ascending order; orders are
+applied in arrival order, in memory; then everything is written. Where another
+gateway was quicker with a transaction id or a new device, the duplicate key
+rolls the group back, and running it again reads what the other wrote.
+"""
+
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
+
+from portcullis.runtime.errors import PortcullisError
+from portcullis.store.applying import Effect, Group, Refusal
+from portcullis.store.database import chunked, is_transient, writing
+from portcullis.store.group_rows import load, save
+from portcullis.store.schema import messages, requests, transactions
+
+ACCEPTED = "accepted"
+_STATEMENT_ROWS = 500
+_MAX_TRIES = 6
+
+
+class DatabaseUnavailableError(PortcullisError):
+    """The database cannot be reached, or is too busy, after a bounded number of tries."""
+
+
+@dataclass(frozen=True)
+class NewRequest:
+    """One request as it goes into the tables.
+
+    Attributes:
+        body: canonical values as given; as received (one key, "raw") when refused.
+        body_hash: SHA-256 over kind and canonical values; None for a product.
+        refusal: why the request was refused before the tables were looked at.
+    """
+
+    client_id: str
+    transaction_id: str | None
+    kind: str
+    body: Mapping[str, object]
+    body_hash: bytes | None = None
+    device_id: int | None = None
+    product_id: int | None = None
+    message_id: int | None = None
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Committed. `created`: a product that was not there before."""
+
+    request_id: str
+    accepted_at: datetime
+    message_id: int | None = None
+    created: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Refused with a problem's code. No `request_id`: not even that could be written."""
+
+    code: str
+    detail: str
+    request_id: str | None = None
+
+
+Result = Accepted | Refused
+
+
+def apply_requests(engine: Engine, group: Sequence[NewRequest]) -> list[Result]:
+    """Apply a group in one transaction; one result each, in order, after the commit.
+
+    Raises DatabaseUnavailableError; then nothing of the group was done.
+    """
+    for attempt in range(_MAX_TRIES):
+        try:
+            with writing(engine) as connection:
+                return _apply(connection, group)
+        except IntegrityError as error:
+            reason: Exception = error  # another gateway was quicker: read what it wrote
+        except (OperationalError, InterfaceError) as error:
+            if not is_transient(error):
+                raise DatabaseUnavailableError("the database cannot be reached") from error
+            reason = error
+            time.sleep(0.01 * attempt * secrets.randbelow(10))  # two in deadlock part ways
+        except NoConnectionFreeError as error:
+            raise DatabaseUnavailableError("no connection to the database is free") from error
+    raise DatabaseUnavailableError("the database is too busy") from reason
+
+
+def _apply(connection: Connection, batch: Sequence[NewRequest]) -> list[Result]:
+    known = _known_transactions(connection, batch)
+    group = load(connection, batch)
+    request_ids = _request_ids(group.now)
+    request_rows: list[dict[str, object]] = []
+    transaction_rows: list[dict[str, object]] = []
+    results: list[Result] = []
+    for request in batch:
+        key = (request.client_id, request.transaction_id)
+        if (earlier := known.get(key)) is not None and request.body_hash == earlier[0]:
+            results.append(earlier[1])
+            continue
+        request_id = next(request_ids)
+        row: dict[str, object] = {
+            "request_id": request_id,
+            "client_id": request.client_id,
+            "transaction_id": request.transaction_id,
+            "kind": request.kind,
+            "device_id": request.device_id,
+            "product_id": request.product_id,
+            "message_id": request.message_id,
+            "outcome": ACCEPTED,
+            "detail": None,
+            "wanted": None,
+            "received_at": group.now,
+        }
+        request_rows.append(row)
+        try:
+            effect = _effect(group, request, is_used=earlier is not None)
+        except Refusal as refusal:
+            row |= {"outcome": refusal.code, "detail": refusal.detail[:500]}
+            row["body"] = _json(request.body)
+            results.append(Refused(refusal.code, refusal.detail, request_id))
+            continue
+        if effect.message is not None:
+            effect.message_id = _insert_message(connection, effect.message)
+        row |= {
+            "device_id": effect.device_id,
+            "message_id": effect.message_id,
+            "wanted": effect.wanted,
+            "body": _json({**request.body, **effect.resolved}),
+        }
+        accepted = Accepted(request_id, group.now, effect.message_id, effect.created)
+        results.append(accepted)
+        if request.body_hash is not None:
+            known[key] = (request.body_hash, accepted)
+            transaction_rows.append(
+                {
+                    "client_id": request.client_id,
+                    "transaction_id": request.transaction_id,
+                    "request_id": request_id,
+                    "body_hash": request.body_hash,
+                    "message_id": effect.message_id,
+                    "accepted_at": group.now,
+                }
+            )
+    save(connection, group)
+    for table, rows in ((requests, request_rows), (transactions, transaction_rows)):
+        for chunk in chunked(rows, _STATEMENT_ROWS):
+            connection.execute(table.insert(), chunk)
+    return results
+
+
+def _effect(group: Group, request: NewRequest, *, is_used: bool) -> Effect:
+    refusal = request.refusal
+    # What the client may not do says nothing about the ids it has used.
+    if is_used and (refusal is None or refusal.code != "insufficient_scope"):
+        raise Refusal("transaction_conflict", "this transaction_id stands for another order")
+    if refusal is not None:
+        raise refusal
+    return group.apply(request)
+
+
+_Known = dict[tuple[str, str | None], tuple[bytes, Accepted]]
+
+
+def _known_transactions(connection: Connection, batch: Sequence[NewRequest]) -> _Known:
+    by_client: dict[str, set[str]] = {}
+    for request in batch:
+        if request.transaction_id is not None:
+            by_client.setdefault(request.client_id, set()).add(request.transaction_id)
+    known: _Known = {}
+    for client_id, ids in by_client.items():
+        for row in connection.execute(
+            select(transactions).where(
+                transactions.c.client_id == client_id, transactions.c.transaction_id.in_(ids)
+            )
+        ):
+            accepted = Accepted(row.request_id, row.accepted_at, row.message_id)
+            known[client_id, row.transaction_id] = (row.body_hash, accepted)
+    return known
+
+
+def _insert_message(connection: Connection, values: Mapping[str, object]) -> int:
+    result = connection.execute(messages.insert().values(**values))
+    key = result.inserted_primary_key
+    assert key is not None  # noqa: S101 (one row was inserted)
+    return int(key[0])
+
+
+def _request_ids(now: datetime) -> Iterator[str]:
+    """UUIDv7 in hex (RFC 9562 5.7): milliseconds, the place in the group, random bits."""
+    milliseconds = int(now.timestamp() * 1000)
+    for place in itertools.count():
+        lower = 0b10 << 62 | secrets.randbits(62)
+        yield f"{milliseconds << 80 | 7 << 76 | (place & 0xFFF) << 64 | lower:032x}"
+
+
+def _json(body: Mapping[str, object]) -> str:
+    return json.dumps(body, ensure_ascii=False)
