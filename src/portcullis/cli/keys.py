@@ -1,6 +1,7 @@
 """`portcullis keys …`: the master key, device keys, product key chains."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sqlalchemy import func, select
 from portcullis.cli.context import Context, common_options
 from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
-from portcullis.encryptor.init import init_custody
+from portcullis.encryptor.main import init_master_key
 from portcullis.runtime.config import ConfigSource
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.store.keyfile import parse_vendor_key_file
@@ -29,10 +30,10 @@ def keys() -> None:
 
 def init_master(source: ConfigSource) -> bool:
     """Make the master key where there is none; returns whether one was made."""
-    path = Path(source.section("encryptor", EncryptorConfig).master_key_file)
-    if path.exists():
+    config = source.section("encryptor", EncryptorConfig)
+    if Path(config.master_key_file).exists():
         return False
-    init_custody(path)
+    init_master_key(config, f"{datetime.now(UTC):%Y%m%dT%H%M%S}")
     return True
 
 

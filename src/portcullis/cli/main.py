@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,26 +23,25 @@ from portcullis.cycler.config import CyclerConfig
 from portcullis.emm import EmmError, EmmHeader
 from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
-from portcullis.gateway.clients import add_client, list_clients
 from portcullis.gateway.config import GatewayConfig
 from portcullis.mux.config import MuxConfig
-from portcullis.runtime.config import DatabaseConfig, LogConfig
+from portcullis.runtime.config import ConfigSource, DatabaseConfig, LogConfig, Section
 from portcullis.runtime.errors import PortcullisError
+from portcullis.runtime.oauth import SCOPES, ClientRegister
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.store import migrate as schema_migrations
 from portcullis.store.schema import products as product_rows
 
-SECTIONS = {
-    "database": DatabaseConfig,
-    "log": LogConfig,
-    "gateway": GatewayConfig,
-    "emmg": EmmgConfig,
-    "encryptor": EncryptorConfig,
-    "cycler": CyclerConfig,
-    "scheduler": SchedulerConfig,
-    "mux": MuxConfig,
+SECTIONS: dict[str, Callable[[ConfigSource], Section]] = {
+    "database": lambda source: source.section("database", DatabaseConfig),
+    "log": lambda source: source.section("log", LogConfig),
+    "gateway": GatewayConfig.of,
+    "emmg": lambda source: source.section("emmg", EmmgConfig),
+    "encryptor": lambda source: source.section("encryptor", EncryptorConfig),
+    "cycler": CyclerConfig.of,
+    "scheduler": lambda source: source.section("scheduler", SchedulerConfig),
+    "mux": MuxConfig.of,
 }
-SCOPES = ("device", "entitlement", "message", "product", "read")
 
 
 @click.group(context_settings={"obj": None})
@@ -73,11 +73,11 @@ def config() -> None:
     """Check the configuration, or show it as it is in force."""
 
 
-def _sections(context: Context) -> dict[str, Any]:
+def _sections(context: Context) -> dict[str, Section]:
     source = context.source()
     if unknown := source.data.keys() - SECTIONS.keys():
         raise source.unknown_section(min(unknown), SECTIONS)
-    return {name: source.section(name, kind) for name, kind in SECTIONS.items()}
+    return {name: read(source) for name, read in SECTIONS.items()}
 
 
 @config.command()
@@ -103,15 +103,19 @@ def clients() -> None:
     """API clients of the built-in token endpoint."""
 
 
+def _register(context: Context) -> ClientRegister:
+    return ClientRegister(Path(GatewayConfig.of(context.source()).oauth_dir))
+
+
 @clients.command("add")
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), required=True)
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(sorted(SCOPES)), required=True)
 @common_options
 @click.pass_obj
 def clients_add(context: Context, name: str, scopes: tuple[str, ...]) -> None:
     """Add a client. Its secret is shown now and never again."""
-    client = add_client(context.source().section("gateway", GatewayConfig), name, scopes)
-    context.show({"client_id": client.client_id, "client_secret": client.client_secret})
+    client_id, client_secret = _register(context).add(name, scopes)
+    context.show({"client_id": client_id, "client_secret": client_secret})
 
 
 @clients.command("list")
@@ -119,8 +123,22 @@ def clients_add(context: Context, name: str, scopes: tuple[str, ...]) -> None:
 @click.pass_obj
 def clients_list(context: Context) -> None:
     """List the clients with their scopes."""
-    rows = list_clients(context.source().section("gateway", GatewayConfig))
-    context.show_rows(rows, ("client_id", "name", "scopes"))
+    rows = [
+        {"client_id": client_id, "scopes": " ".join(client.scopes)}
+        for client_id, client in sorted(_register(context).all().items())
+    ]
+    context.show_rows(rows, ("client_id", "scopes"))
+
+
+@clients.command("remove")
+@click.argument("client_id")
+@common_options
+@click.pass_obj
+def clients_remove(context: Context, client_id: str) -> None:
+    """Remove a client. Tokens that it holds end by themselves."""
+    if not _register(context).remove(client_id):
+        raise click.BadParameter(f"no client {client_id}")
+    context.show({"removed": client_id})
 
 
 @cli.group()
@@ -167,7 +185,7 @@ class _Instant(click.ParamType[datetime]):
 @click.pass_obj
 def asrun(context: Context, device_id: int | None, since: datetime, until: datetime) -> None:
     """What was sent to the multiplexer, and when: the as-run log."""
-    directory = Path(context.source().section("cycler", CyclerConfig).asrun_dir)
+    directory = Path(CyclerConfig.of(context.source()).asrun_dir)
     for record in query(directory, device_id, since, until):
         row = record._asdict()
         if context.as_json:

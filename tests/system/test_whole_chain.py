@@ -1,0 +1,117 @@
+"""From an SMS order to a set-top box: every service a process, the boxes see only the stream."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from demo.headend import HeadEnd, make_boxes
+from demo.sms import SmsClient
+
+BOXES = ["1001", "1002"]
+
+
+class Watcher:
+    """`stbsim watch` on the live stream; its events come out of a queue."""
+
+    def __init__(self, head_end: HeadEnd) -> None:
+        self.events: Queue[dict[str, Any]] = Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stbsim.main", "watch", f"udp://127.0.0.1:{head_end.ts_port}"]
+            + ["--devices", str(head_end.home / "devices.json"), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        assert "listening" in self.process.stderr.readline()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.events.put(json.loads(line))
+
+    def until(self, *words: str) -> str:
+        """Wait for an event that mentions every word; the issue is up after 20 s."""
+        while True:
+            line = json.dumps(self.events.get(timeout=20), ensure_ascii=False)
+            if all(word in line for word in words):
+                return line
+
+    def close(self) -> None:
+        """End the watcher."""
+        self.process.terminate()
+        self.process.wait(10)
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("database", ["sqlite", "mariadb"])
+def test_an_order_reaches_the_box(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Add, grant, message, withdraw, remove: each is seen by the box and says so in its life."""
+    if database == "mariadb":
+        server = request.getfixturevalue("mariadb")
+        monkeypatch.setenv("PORTCULLIS_DATABASE__URL", server.new_database())
+    monkeypatch.setenv("PORTCULLIS_MUX__INPUT", "filler")
+    (tmp_path / "state").mkdir()
+    make_boxes(tmp_path, BOXES)
+    head_end = HeadEnd(tmp_path, Path("unused"))
+    with head_end.running():
+        subprocess.run(
+            head_end.command("keys", "import-devices", str(tmp_path / "state" / "devices.csv"))
+            + ["--config", str(head_end.config)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        watcher = Watcher(head_end)
+        try:
+            asyncio.run(_orders(tmp_path, watcher))
+        finally:
+            watcher.close()
+    logs = b"".join(path.read_bytes() for path in tmp_path.rglob("*.log"))
+    logs += (tmp_path / "requests.jsonl").read_bytes()
+    for box in json.loads((tmp_path / "devices.json").read_text()):
+        assert box["device_key"].encode() not in logs
+    secret = json.loads((tmp_path / "state" / "client.json").read_text())["client_secret"]
+    assert secret.encode() not in logs
+
+
+async def _orders(home: Path, watcher: Watcher) -> None:
+    client = SmsClient(home / "state" / "client.json")
+    await client.sign_in()
+    numbers = iter(range(100))
+
+    async def order(op: str, **body: Any) -> dict[str, Any]:  # noqa: ANN401 (bodies differ)
+        answer = await client.call("POST", f"/{op}", {"transaction_id": f"t{next(numbers)}"} | body)
+        assert answer.status_code == 202, answer.text
+        said: dict[str, Any] = answer.json()
+        return said
+
+    made = await client.call("PUT", "/products/101", {"name": "Basic"})
+    assert made.status_code == 201
+    await order("adddevice", device_id="1001")
+    grant = await order("addentitlement", device_id="1001", product_id=101)
+    await asyncio.to_thread(watcher.until, "1001", "101")
+    message = await order("generateosm", device_id="1001", text="Grüß Gott", duration_s=0)
+    await asyncio.to_thread(watcher.until, "1001", "Grüß Gott")
+    await order("removeosm", message_id=message["message_id"])
+    await asyncio.to_thread(watcher.until, "1001", "withdrawn")
+    life = (await client.call("GET", f"/requests/{grant['request_id']}")).json()
+    assert life["status"] == "on_air"
+    assert life["accepted_at"] < life["encrypted_at"] < life["on_air_at"]
+    await order("removedevice", device_id="1001")
+    await asyncio.to_thread(watcher.until, "1001", "removed")
+    held = (await client.call("GET", "/devices/1001")).json()
+    assert (held["status"], held["entitlements"]) == ("removed", [])
+    await client.close()
