@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cycler_peer import MuxPeer, free_port, running_cycler, seal
@@ -16,6 +17,9 @@ from dvbwire.simulcrypt import ErrorStatus
 from portcullis.cycler.asrun import query
 from portcullis.store.database import engine_for, writing
 from portcullis.store.schema import airings, emms, feed, leases
+
+if TYPE_CHECKING:
+    from conftest import MariaDb
 
 SATURATING = """
 [[cycler.stream.class]]
@@ -267,6 +271,31 @@ def test_a_tombstone_ends_it_and_a_new_timeline_reloads(database_url: str, tmp_p
                 connection.execute(update(feed).values(timeline=2, revision=1))
             await peer.until(lambda: peer.heard(4) > 0)
             await silent(3)
+
+    on_air(test)
+    engine.dispose()
+
+
+def test_it_goes_on_while_the_database_is_away(
+    mariadb: "MariaDb", mariadb_url: str, tmp_path: Path
+) -> None:
+    """It airs what it has; once the database is back, news reach the air and the tables."""
+    engine = engine_for(mariadb_url)
+    seal_all(engine, range(1, 11), aired=True)
+
+    async def test(peer: MuxPeer) -> None:
+        async with running_cycler(tmp_path / "c", mariadb_url, peer.port, SATURATING):
+            await peer.until(lambda: len(peer.datagrams) > 20)
+            mariadb.kill()
+            try:
+                killed = time.monotonic()
+                await peer.until(lambda: peer.datagrams[-1][0] > killed + 4)  # beyond the lease
+            finally:
+                await asyncio.to_thread(mariadb.start)
+            engine.dispose()
+            await asyncio.to_thread(seal_all, engine, range(50, 51))
+            await peer.until(lambda: peer.heard(50) > 0)
+            await eventually(lambda: unaired(engine) == 0)
 
     on_air(test)
     engine.dispose()

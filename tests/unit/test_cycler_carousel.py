@@ -253,7 +253,7 @@ def test_a_reload_of_the_same_rows_changes_nothing() -> None:
 
 @given(size=st.integers(17, 256), other=st.integers(17, 256))
 def test_the_arena_gives_back_what_was_put_in(size: int, other: int) -> None:
-    """As a section and as packets, also after replacement and re-use of the slot."""
+    """As a section and as packets, also after replacement and reuse of the slot."""
     arena = Arena()
     arena.add(emm_row(9))
     for emm in (emm_row(1, size=size), emm_row(1, number=2, size=other)):
