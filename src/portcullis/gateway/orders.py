@@ -206,9 +206,9 @@ def _canonical(client_id: str, kind: str, order: Order) -> NewRequest:
     }
     if not is_transaction_id(given.pop("transaction_id")):
         raise Refusal("invalid_value", "transaction_id holds unprintable characters")
-    device_id = given.get("device_id")
-    if device_id is not None and int(device_id) > MAX_DEVICE_ID:
-        raise Refusal("invalid_value", f"device_id is above {MAX_DEVICE_ID}")
+    device_id = None if "device_id" not in given else device_number(given["device_id"])
+    if "device_id" in given and device_id is None:
+        raise Refusal("invalid_value", f"device_id is not 1 to {MAX_DEVICE_ID}")
     times = {name: _second(name, value) for name, value in given.items() if name.endswith("_at")}
     starts_at = times.get("starts_at")
     ends_at = times.get("ends_at") or times.get("expires_at")
@@ -223,7 +223,7 @@ def _canonical(client_id: str, kind: str, order: Order) -> NewRequest:
         kind,
         body,
         body_hash=body_hash(kind, body),
-        device_id=None if device_id is None else int(device_id),
+        device_id=device_id,
         product_id=given.get("product_id"),
         message_id=given.get("message_id"),
         starts_at=starts_at,

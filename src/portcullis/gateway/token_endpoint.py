@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from authlib.oauth2.rfc6749 import AuthorizationServer, ClientMixin, OAuth2Request
 from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant
@@ -124,10 +125,15 @@ class TokenEndpoint:
         ]
 
     async def _issue(self, request: Request) -> Response:
-        if int(request.headers.get("content-length", _MAX_BODY_BYTES + 1)) > _MAX_BODY_BYTES:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAX_BODY_BYTES:
+                return JSONResponse({"error": "invalid_request"}, 400)
+        try:
+            fields = dict(parse_qsl(body.decode(), max_num_fields=20, strict_parsing=True))
+        except ValueError:
             return JSONResponse({"error": "invalid_request"}, 400)
-        async with request.form(max_files=0, max_fields=20) as form:
-            fields = {name: value for name, value in form.items() if isinstance(value, str)}
         ask = _Form(request.method, {"Authorization": "", **_titled(request)}, fields)
         # scrypt takes its time on purpose: not on the event loop.
         response: Response = await asyncio.to_thread(self._server.create_token_response, ask)
