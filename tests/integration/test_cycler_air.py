@@ -240,6 +240,26 @@ def test_a_standby_is_silent_and_takes_over_from_a_killed_cycler(
     engine.dispose()
 
 
+def test_a_cycler_without_a_multiplexer_lets_another_air(tmp_path: Path, mariadb_url: str) -> None:
+    """Each has its own multiplexer; when that of the holder vanishes, the standby takes over."""
+    engine = engine_for(mariadb_url)
+    seal_all(engine, range(1, 6), aired=True)
+
+    async def test(peer: MuxPeer) -> None:
+        doomed = MuxPeer()
+        await doomed.start()
+        async with running_cycler(tmp_path / "a", mariadb_url, doomed.port, SATURATING):
+            await doomed.until(lambda: len(doomed.datagrams) > 0)
+            async with running_cycler(tmp_path / "b", mariadb_url, peer.port, SATURATING):
+                await peer.until(lambda: peer.accepted > 0)
+                assert peer.datagrams == []
+                doomed.stop()
+                await peer.until(lambda: len(peer.datagrams) > 20)
+
+    on_air(test)
+    engine.dispose()
+
+
 def test_a_tombstone_ends_it_and_a_new_timeline_reloads(database_url: str, tmp_path: Path) -> None:
     """A restored database may have rows that the cycler never heard of, and lack others."""
     engine = engine_for(database_url)

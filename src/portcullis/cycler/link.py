@@ -8,6 +8,7 @@ not hold what another needs; "in use" means wait.
 import asyncio
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -61,6 +62,7 @@ class Link:
 
     Attributes:
         state: see `LinkState`.
+        down_since: monotonic time since when there has been no channel; None while there is.
         counts: mishaps and messages, by kind.
         allocated_kbit_s: what the stream may send; what was asked where the MUX does not say.
     """
@@ -68,6 +70,7 @@ class Link:
     def __init__(self, config: StreamConfig, changed: Callable[[], None]) -> None:
         self.config = config
         self.state = LinkState.DOWN
+        self.down_since: float | None = time.monotonic()
         self.counts: Counter[str] = Counter()
         self.allocated_kbit_s = 0
         self.wanted = False
@@ -156,6 +159,7 @@ class Link:
         if state is not self.state:
             self._log.info("link", state=state.value)
             self.state = state
+            self.down_since = time.monotonic() if state is LinkState.DOWN else None
         self.changed()
 
 
@@ -274,6 +278,7 @@ class _Session(asyncio.Protocol):
                 self._allocate(asked if event.kbit_s is None else event.kbit_s)
             case StreamClosed():
                 self.stream_closed.set()
+                link.enter(LinkState.CHANNEL_OPEN)
             case StreamError():
                 self._refused(event.statuses)
             case ChannelError():

@@ -119,14 +119,17 @@ class Stream:
         await self.asrun.flush()
         if held:
             try:
-                await asyncio.to_thread(self._take_lease, self._note())
-                await asyncio.to_thread(
-                    release_lease, self._engine, self.config.lease, self._holder
-                )
+                await self._release()
             except SQLAlchemyError as error:
                 self._log.warning("cannot release the lease", reason=type(error).__name__)
 
     async def _renew(self) -> None:
+        if (down_since := self.link.down_since) is not None:
+            # Another cycler may reach the multiplexer: no lease without a channel.
+            if self.holds and self._clock.now() - down_since > LEASE_TTL.total_seconds():
+                await self._stand_down()
+            if not self.holds:
+                return
         holder = await asyncio.to_thread(self._take_lease, self._note() if self.holds else None)
         if holder is None:
             return
@@ -154,6 +157,19 @@ class Stream:
         self._log.info("airing", position=position)
         self.link.want(wanted=True)
         self.wake.set()
+
+    async def _stand_down(self) -> None:
+        """Let another have the lease."""
+        self._log.warning("no channel to the multiplexer: letting go of the lease")
+        self.holds = False
+        self.other_holder = None
+        self.link.want(wanted=False)
+        await self._release()
+
+    async def _release(self) -> None:
+        """Leave the ring's position with the lease, and let go of it."""
+        await asyncio.to_thread(self._take_lease, self._note())
+        await asyncio.to_thread(release_lease, self._engine, self.config.lease, self._holder)
 
     async def _hear_of_airings(self) -> None:
         """Ask which of the EMMs that wait here for their first airing have had it elsewhere."""
