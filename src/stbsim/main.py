@@ -127,3 +127,7 @@ def _demand_emm_pid(receiver: Receiver, source: Source) -> None:
         raise InputError(
             f"{source.name}: no CAT with a CA_descriptor in {receiver.packets} packets"
         )
+
+
+if __name__ == "__main__":
+    main()

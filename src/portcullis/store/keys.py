@@ -1,0 +1,63 @@
+"""Rows of `keys`: device keys by import, product key chains by the scheduler."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Engine, select
+
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.database import database_now, writing
+from portcullis.store.schema import keys, products
+
+
+def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> int:
+    """Insert the keys of devices that have none; returns how many were new."""
+    with writing(engine) as connection:
+        now = database_now(connection)
+        present = set(
+            connection.execute(
+                select(keys.c.owner).where(
+                    keys.c.purpose == "device", keys.c.owner.in_([key.owner for key in sealed])
+                )
+            ).scalars()
+        )
+        new = {key.owner: key for key in reversed(sealed) if key.owner not in present}
+        if new:
+            connection.execute(
+                keys.insert(),
+                [_row("device", key) | {"created_at": now} for key in new.values()],
+            )
+        return len(new)
+
+
+def products_without_chain(engine: Engine) -> list[int]:
+    """Products that were made since and have no key yet."""
+    with engine.connect() as connection:
+        chains = select(keys.c.owner).where(keys.c.purpose == "product")
+        return list(
+            connection.execute(
+                select(products.c.product_id).where(products.c.product_id.not_in(chains))
+            ).scalars()
+        )
+
+
+def insert_chain(engine: Engine, sealed: pb.SealedKey) -> None:
+    """Insert a product's first chain, live from now on; raises IntegrityError if it has one."""
+    with writing(engine) as connection:
+        now = database_now(connection)
+        live = {"live_epoch": sealed.first_epoch, "seal_epoch": sealed.first_epoch}
+        connection.execute(
+            keys.insert().values(
+                _row("product", sealed) | live | {"created_at": now, "live_since": now}
+            )
+        )
+
+
+def _row(purpose: str, sealed: pb.SealedKey) -> dict[str, object]:
+    return {
+        "purpose": purpose,
+        "owner": sealed.owner,
+        "first_epoch": sealed.first_epoch,
+        "last_epoch": sealed.last_epoch,
+        "master_id": sealed.master_id,
+        "sealed_key": sealed.blob,
+    }
