@@ -1,8 +1,9 @@
 """A gateway in this process, on a real database, as an SMS sees it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,12 +13,14 @@ from typing import Any
 import httpx
 from joserfc.jwk import ECKey
 from sqlalchemy import Engine, select
+from starlette.applications import Starlette
 
 from portcullis.gateway.api import Api
 from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Throttle
 from portcullis.gateway.writer import Writer
 from portcullis.runtime.oauth import SCOPES, TokenVerifier, issue_token
+from portcullis.runtime.service import bind, serve_app
 from portcullis.store.database import engine_for, writing
 from portcullis.store.orders import apply_requests
 from portcullis.store.schema import device_work, keys, requests
@@ -45,6 +48,19 @@ class Sms:
     http: httpx.AsyncClient
     engine: Engine
     log: Path
+    app: Starlette
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        """The same gateway over TCP; its base URL."""
+        listener = bind("127.0.0.1", 0, "test")
+        listener.listen()  # who comes before the server does is kept waiting, not turned away
+        server = serve_app(self.app)
+        server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # in a thread
+        task = asyncio.create_task(server.serve([listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await task
 
     async def post(self, path: str, **body: object) -> httpx.Response:
         """Send one order."""
@@ -110,12 +126,13 @@ async def gateway(
         max_body_bytes=65_536,
         max_batch_bytes=16_777_216,
     )
-    transport = httpx.ASGITransport(app=api.app())
+    app = api.app()
+    transport = httpx.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {bearer or token()}"}
     async with httpx.AsyncClient(
         transport=transport, base_url="http://gateway", headers=headers
     ) as http:
-        yield Sms(http, engine, log)
+        yield Sms(http, engine, log, app)
     await writer.stop()
     request_log.close()
     engine.dispose()

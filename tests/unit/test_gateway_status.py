@@ -57,7 +57,7 @@ def sealed(wanted: int = 5, aired: datetime | None = None) -> Airing:
         ({"ends_at": LATER}, "accepted"),
         ({"airing": sealed(aired=EARLIER), "ends_at": EARLIER}, "expired"),
         # A message removed before it was sealed.
-        ({"is_withdrawn_unsealed": True, "replaced_by": 6, "sealed": 4}, "accepted"),
+        ({"is_withdrawn_unsealed": True, "replaced_by": 6, "sealed": 5}, "accepted"),
         ({"is_withdrawn_unsealed": True, "replaced_by": 6, "sealed": 6}, "superseded"),
         # Its removal: nothing is left to take off the air.
         ({"is_withdrawn_unsealed": True, "sealed": 5}, "expired"),

@@ -16,8 +16,9 @@ def derive(trail: Trail) -> Status:
         return "expired"
     if trail.airing is not None:
         return "encrypted" if trail.airing.first_aired_at is None else "on_air"
-    if trail.is_withdrawn_unsealed and trail.sealed >= trail.wanted:
-        return "expired"  # a removal with nothing left to take off the air
+    is_removal = trail.is_withdrawn_unsealed and trail.replaced_by is None
+    if is_removal and trail.sealed >= trail.wanted:
+        return "expired"  # nothing is left to take off the air
     return "accepted" if trail.failed is None else "failed"
 
 
