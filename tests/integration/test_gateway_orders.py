@@ -327,3 +327,27 @@ def test_a_flood_is_turned_away_and_only_sampled(database_url: str, tmp_path: Pa
         assert 1 <= len(lines) < len(turned_away)
 
     run(database_url, tmp_path, scenario, rate_s=2.0)
+
+
+def test_a_batch_of_ten_thousand_is_taken_and_one_line_more_is_not(
+    database_url: str, tmp_path: Path
+) -> None:
+    """All lines answered in order; a larger batch or body is refused as a whole, and recorded."""
+
+    async def scenario(sms: Sms) -> None:
+        await set_up(sms)
+        order = {"op": "addentitlement", "device_id": DEVICE, "product_id": 101}
+        lines = [json.dumps(order | {"transaction_id": f"n-{n}"}) for n in range(10_000)]
+        response = await sms.http.post("/batch", content="\n".join(lines), timeout=60)
+        answers = [json.loads(line) for line in response.text.splitlines()]
+        assert [answer["line"] for answer in answers] == list(range(1, 10_001))
+        assert {answer["status"] for answer in answers} == {"accepted"}
+        assert sms.work(int(DEVICE)).wanted == 10_001
+        too_many = await sms.http.post("/batch", content="\n".join([*lines, lines[0]]))
+        too_large = await sms.http.post("/adddevice", content=b" " * 65_537)
+        for answer in (too_many, too_large):
+            assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert [row.outcome for row in sms.request_rows()[-2:]] == ["too_large"] * 2
+        assert sms.work(int(DEVICE)).wanted == 10_001
+
+    run(database_url, tmp_path, scenario)
