@@ -134,8 +134,10 @@ async def _lives(
 def _what_the_boxes_hold(as_of: datetime) -> dict[str, Any]:
     """Ask boxes that see nothing but the stream as aired and their own keys."""
     answer = subprocess.run(
-        [sys.executable, "-m", "stbsim.main", "report", f"file:{HOME / 'out.ts'}"]
-        + ["--devices", str(HOME / "devices.json"), "--as-of", rfc3339(as_of)],
+        [
+            *(sys.executable, "-m", "stbsim.main", "report", f"file:{HOME / 'out.ts'}"),
+            *("--devices", str(HOME / "devices.json"), "--as-of", rfc3339(as_of)),
+        ],
         check=True,
         capture_output=True,
     )

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,15 @@ from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.store.database import engine_for
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def to_json(value: Mapping[str, object]) -> str:
+    """One line of JSON; times as RFC 3339."""
+
+    def plain(other: object) -> str:
+        return other.isoformat() if isinstance(other, datetime) else str(other)
+
+    return json.dumps(value, default=plain)
 
 
 @dataclass
@@ -43,7 +53,7 @@ class Context:
     def show(self, value: Mapping[str, object]) -> None:
         """Print one thing: JSON, or a line a field."""
         if self.as_json:
-            click.echo(json.dumps(value, default=str))
+            click.echo(to_json(value))
         else:
             for name, field in value.items():
                 click.echo(f"{name}: {field}")
@@ -52,7 +62,7 @@ class Context:
         """Print many: JSON lines, or a table."""
         if self.as_json:
             for row in rows:
-                click.echo(json.dumps(row, default=str))
+                click.echo(to_json(row))
             return
         table = Table(*columns)
         for row in rows:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from dvbwire.ts import PacketSync, SectionReassembler, pid_of
-from portcullis.cli.context import Context, common_options
+from portcullis.cli.context import Context, common_options, to_json
 from portcullis.cli.keys import keys
 from portcullis.cli.services import service_commands
 from portcullis.cli.up import up
@@ -179,17 +179,19 @@ class _Instant(click.ParamType[datetime]):
 
 @cli.command()
 @click.option("--device", "device_id", type=int, help="Only this device.")
-@click.option("--since", type=_Instant(), default=datetime(1970, 1, 1, tzinfo=UTC))
-@click.option("--until", type=_Instant(), default=datetime(9999, 1, 1, tzinfo=UTC))
+@click.option("--since", type=_Instant(), help="From this time on.")
+@click.option("--until", type=_Instant(), help="Before this time.")
 @common_options
 @click.pass_obj
-def asrun(context: Context, device_id: int | None, since: datetime, until: datetime) -> None:
+def asrun(
+    context: Context, device_id: int | None, since: datetime | None, until: datetime | None
+) -> None:
     """What was sent to the multiplexer, and when: the as-run log."""
     directory = Path(CyclerConfig.of(context.source()).asrun_dir)
     for record in query(directory, device_id, since, until):
         row = record._asdict()
         if context.as_json:
-            click.echo(json.dumps(row, default=str))
+            click.echo(to_json(row))
         else:
             click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
 

@@ -9,8 +9,8 @@ returns. Beside it runs a small HTTP server with `/metrics` (Prometheus),
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -34,8 +34,10 @@ log = get_logger("portcullis.runtime")
 class EmbeddedServer(uvicorn.Server):
     """A uvicorn server that leaves the signals to the service."""
 
-    def install_signal_handlers(self) -> None:
-        """Do nothing: `Service` hears the signals."""
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none: `Service` hears them."""
+        yield
 
 
 def bind(host: str, port: int, key: str) -> socket.socket:

@@ -1,11 +1,41 @@
 """`[scheduler]`."""
 
-from portcullis.runtime.config import Duration, Section
+from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
+
+MAX_CHAIN_EPOCHS = 128
 
 
 class SchedulerConfig(Section, frozen=True):
-    """`[scheduler]`."""
+    """When keys change and what is kept how long.
+
+    monitor: "host:port" of /metrics, /livez and /readyz.
+    encryptor: where it listens: "unix:PATH" or "host:port".
+    purge_every: how often what is over is taken off the air and deleted.
+    reseal_every: how old a box's state may grow; bounds how far behind its clock can be.
+    product_key_period: how long content is scrambled under one epoch of a product key.
+    prepare_ahead: how long before the switch boxes begin to be given the next epoch. It must
+        hold several full cycles of the slowest carousel class.
+    chain_epochs: epochs in a new chain, 2 to 128.
+    requests_keep: how long requests, their ids and their airings are kept.
+    tombstones_keep: how long a cycler may be away without a reload.
+    """
 
     monitor: str = "127.0.0.1:9105"
     encryptor: str = "unix:var/run/encryptor.sock"
+    purge_every: Duration = Duration(60)
+    reseal_every: Duration = Duration(86_400)
+    product_key_period: Duration = Duration(30 * 86_400)
+    prepare_ahead: Duration = Duration(3 * 86_400)
     chain_epochs: int = 64
+    requests_keep: Duration = Duration(731 * 86_400)
+    tombstones_keep: Duration = Duration(3600)
+
+    @classmethod
+    def of(cls, source: ConfigSource) -> "SchedulerConfig":
+        """Read and check the section; raises ConfigError."""
+        config = source.section("scheduler", cls)
+        if not 2 <= config.chain_epochs <= MAX_CHAIN_EPOCHS:  # noqa: PLR2004 (a chain goes on)
+            raise ConfigError("scheduler.chain_epochs: expected 2 to 128")
+        if config.prepare_ahead >= config.product_key_period:
+            raise ConfigError("scheduler.prepare_ahead: expected less than product_key_period")
+        return config

@@ -1,6 +1,7 @@
 """Rows of `keys`: device keys by import, product key chains by the scheduler."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import Engine, select
 
@@ -24,7 +25,7 @@ def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> int:
         if new:
             connection.execute(
                 keys.insert(),
-                [_row("device", key) | {"created_at": now} for key in new.values()],
+                [key_row("device", key) | {"created_at": now} for key in new.values()],
             )
         return len(new)
 
@@ -47,12 +48,26 @@ def insert_chain(engine: Engine, sealed: pb.SealedKey) -> None:
         live = {"live_epoch": sealed.first_epoch, "seal_epoch": sealed.first_epoch}
         connection.execute(
             keys.insert().values(
-                _row("product", sealed) | live | {"created_at": now, "live_since": now}
+                key_row("product", sealed) | live | {"created_at": now, "live_since": now}
             )
         )
 
 
-def _row(purpose: str, sealed: pb.SealedKey) -> dict[str, object]:
+def insert_next_chain(engine: Engine, sealed: pb.SealedKey, overlap: timedelta) -> None:
+    """Insert a chain that goes live after `overlap`; till then boxes are given both keys.
+
+    Raises IntegrityError if it is there already.
+    """
+    with writing(engine) as connection:
+        now = database_now(connection)
+        coming = {"seal_epoch": sealed.first_epoch, "switch_at": now + overlap}
+        connection.execute(
+            keys.insert().values(key_row("product", sealed) | coming | {"created_at": now})
+        )
+
+
+def key_row(purpose: str, sealed: pb.SealedKey) -> dict[str, object]:
+    """The columns that a sealed key brings with it."""
     return {
         "purpose": purpose,
         "owner": sealed.owner,

@@ -1,0 +1,194 @@
+"""The jobs: each reads, decides, and writes in chunks while this process leads."""
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from sqlalchemy import Engine
+
+from portcullis.runtime.logging import get_logger
+from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.scheduler import metrics
+from portcullis.scheduler.config import SchedulerConfig
+from portcullis.scheduler.rotation import (
+    MarkBoxes,
+    PrepareChain,
+    PrepareEpoch,
+    Step,
+    Switch,
+    next_steps,
+)
+from portcullis.store import purge, rotation
+from portcullis.store.database import database_now
+from portcullis.store.keys import insert_chain, products_without_chain
+from portcullis.store.partitions import maintain_partitions
+
+CHUNK = 1000
+RESEAL_EVERY_S = 10.0
+_MIN_RESEAL_CHUNK = 100
+
+log = get_logger("portcullis.scheduler")
+
+
+class Jobs:
+    """All that is done on time. `leads`: asked before every chunk; when it says no, stop.
+
+    `now` replaces the database's clock (tests).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        client: EncryptorClient,
+        config: SchedulerConfig,
+        leads: Callable[[], bool],
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._client = client
+        self._config = config
+        self._leads = leads
+        self._now = now or self._database_now
+        self._feed_marks: deque[tuple[datetime, int]] = deque()
+
+    def _database_now(self) -> datetime:
+        with self._engine.connect() as connection:
+            return database_now(connection)
+
+    def make_chains(self) -> None:
+        """Give products that have none their first key chain."""
+        for product_id in products_without_chain(self._engine):
+            if not self._leads():
+                return
+            insert_chain(
+                self._engine, self._client.make_chain(product_id, 1, self._config.chain_epochs)
+            )
+            metrics.DONE.labels("chain").inc()
+            log.info("product key chain made", product_id=product_id)
+
+    def rotate(self) -> None:
+        """Take every product's key rotation a step further."""
+        now = self._now()
+        chains = rotation.read_chains(self._engine)
+        pending = [chain for chain in chains if chain.switch_at is not None]
+        cursors = rotation.rekey_cursors(self._engine)
+        marked = frozenset(
+            (chain.product_id, chain.seal_epoch)
+            for chain in pending
+            if cursors.get(rotation.cursor_name(chain)) == rotation.MARKED
+        )
+        for _, group in groupby(chains, key=lambda chain: chain.product_id):
+            steps = next_steps(
+                list(group),
+                marked,
+                now,
+                self._config.product_key_period.delta,
+                self._config.prepare_ahead.delta,
+            )
+            for step in steps:
+                if not self._leads():
+                    return
+                self._take(step, now, pending)
+
+    def _take(self, step: Step, now: datetime, pending: list[rotation.Chain]) -> None:
+        chain = step.chain
+        match step:
+            case PrepareEpoch(switch_at=switch_at):
+                rotation.prepare_next_epoch(self._engine, chain, switch_at)
+                self._tell("prepared", chain.product_id, switch_at)
+            case PrepareChain(switch_at=switch_at):
+                begin_chain(
+                    self._engine, self._client, chain, self._config.chain_epochs, now, switch_at
+                )
+                self._tell("prepared", chain.product_id, switch_at)
+            case MarkBoxes():
+                count = rotation.mark_chunk_for_rekey(self._engine, chain, now, CHUNK, pending)
+                metrics.DONE.labels("rekey").inc(count)
+            case Switch():
+                if rotation.go_live(self._engine, chain, now):
+                    self._tell("switched", chain.product_id, now)
+
+    def _tell(self, what: str, product_id: int, at: datetime) -> None:
+        metrics.DONE.labels(what).inc()
+        log.info(f"product key {what}", product_id=product_id, switch_at=at.isoformat())
+
+    def reseal(self) -> None:
+        """Have states that have grown old sealed anew, spread over the day."""
+        share = RESEAL_EVERY_S / self._config.reseal_every
+        # Twice the even share, so that what has piled up shrinks.
+        limit = max(_MIN_RESEAL_CHUNK, int(2 * share * rotation.population(self._engine)))
+        while limit > 0 and self._leads():
+            size = min(limit, CHUNK)
+            count = rotation.mark_chunk_for_reseal(
+                self._engine, self._now(), self._config.reseal_every.delta, size
+            )
+            metrics.DONE.labels("reseal").inc(count)
+            limit = limit - size if count == size else 0
+
+    def purge(self) -> None:
+        """Take what is over off the air, then out of the tables."""
+        now = self._now()
+        self._drain("ended", lambda: purge.tombstone_ended(self._engine, now))
+        if self._leads():
+            metrics.DONE.labels("removed").inc(purge.tombstone_removed(self._engine, now))
+        revision = self._revision_seen_by_all(now)
+        if revision is not None:
+            self._drain("tombstone", lambda: purge.delete_tombstones(self._engine, revision))
+        self._drain("over", lambda: purge.delete_over(self._engine, now))
+        keep_from = now - self._config.requests_keep.delta
+        self._drain("old", lambda: purge.delete_old(self._engine, keep_from))
+        if self._leads():
+            for action in maintain_partitions(self._engine, now, keep_from):
+                log.info("requests repartitioned", action=action)
+
+    def _drain(self, what: str, chunk: Callable[[], int]) -> None:
+        while self._leads() and (count := chunk()):
+            metrics.DONE.labels(what).inc(count)
+
+    def _revision_seen_by_all(self, now: datetime) -> int | None:
+        """The feed's revision `tombstones_keep` ago; None until this process knows it."""
+        self._feed_marks.append((now, purge.feed_revision(self._engine)))
+        horizon = now - self._config.tombstones_keep.delta
+        seen = None
+        while self._feed_marks and self._feed_marks[0][0] <= horizon:
+            seen = self._feed_marks.popleft()
+        if seen is None:
+            return None
+        self._feed_marks.appendleft(seen)
+        return seen[1]
+
+
+def begin_chain(
+    engine: Engine,
+    client: EncryptorClient,
+    newest: rotation.Chain,
+    epochs: int,
+    now: datetime,
+    switch_at: datetime,
+) -> None:
+    """Make the chain after `newest` and have boxes given it beside the old one."""
+    first = newest.last_epoch + 1
+    sealed = client.make_chain(newest.product_id, first, first + epochs - 1)
+    rotation.insert_next_chain(engine, sealed, now, switch_at)
+
+
+def rotate_now(
+    engine: Engine, client: EncryptorClient, product_id: int, epochs: int, overlap: timedelta
+) -> datetime:
+    """Start a new chain after a compromise; returns when it goes live.
+
+    Both keys are on air until then. A chain that waits already is left to go live.
+    Raises LookupError for a product without a chain.
+    """
+    chains = [one for one in rotation.read_chains(engine) if one.product_id == product_id]
+    if not chains:
+        raise LookupError(f"product {product_id} has no key chain")
+    newest = chains[-1]
+    if newest.live_epoch is None and newest.switch_at is not None:
+        return newest.switch_at
+    with engine.connect() as connection:
+        now = database_now(connection)
+    switch_at = now + overlap
+    begin_chain(engine, client, newest, epochs, now, switch_at)
+    return switch_at

@@ -1,0 +1,249 @@
+"""Product key chains in time, and the marks that have boxes sealed anew.
+
+A rotation is prepared (`seal_epoch` runs ahead of `live_epoch`, or a new
+chain waits without one), its boxes are marked, chunk by chunk, and at
+`switch_at` it goes live. Every step names the state it starts from, so that
+doing it twice changes nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Engine, and_, case, func, select, update
+
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.database import writing
+from portcullis.store.keys import key_row
+from portcullis.store.schema import (
+    PRIORITY_REKEY,
+    PRIORITY_RESEAL,
+    device_work,
+    devices,
+    emms,
+    entitlements,
+    keys,
+    leases,
+)
+
+LEASE = "scheduler"
+MARKED = -1
+"""The cursor of a rotation whose boxes have all been marked."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A product key chain that is not retired. `live_epoch` None: not on air yet."""
+
+    product_id: int
+    first_epoch: int
+    last_epoch: int
+    live_epoch: int | None
+    seal_epoch: int
+    live_since: datetime | None
+    switch_at: datetime | None
+
+
+def read_chains(engine: Engine) -> list[Chain]:
+    """Read every chain that is not retired, by product, oldest first."""
+    columns = [keys.c.owner, *(keys.c[name] for name in list(Chain.__dataclass_fields__)[1:])]
+    with engine.connect() as connection:
+        return [
+            Chain(*row)
+            for row in connection.execute(
+                select(*columns)
+                .where(keys.c.purpose == "product", keys.c.retired_at.is_(None))
+                .order_by(keys.c.owner, keys.c.first_epoch)
+            )
+        ]
+
+
+def prepare_next_epoch(engine: Engine, chain: Chain, switch_at: datetime) -> None:
+    """Have boxes given the next epoch of a chain, for `switch_at`."""
+    with writing(engine) as connection:
+        connection.execute(
+            update(keys)
+            .where(
+                _is(chain),
+                keys.c.live_epoch == chain.live_epoch,
+                keys.c.seal_epoch == chain.live_epoch,
+            )
+            .values(seal_epoch=keys.c.live_epoch + 1, switch_at=switch_at)
+        )
+
+
+def insert_next_chain(
+    engine: Engine, sealed: pb.SealedKey, now: datetime, switch_at: datetime
+) -> None:
+    """Have boxes given a new chain beside the old, for `switch_at`.
+
+    Raises IntegrityError if another has begun the same chain.
+    """
+    with writing(engine) as connection:
+        connection.execute(
+            keys.insert().values(
+                key_row("product", sealed)
+                | {"created_at": now, "seal_epoch": sealed.first_epoch, "switch_at": switch_at}
+            )
+        )
+
+
+def go_live(engine: Engine, chain: Chain, now: datetime) -> bool:
+    """Switch a chain that is due to the epoch prepared; older chains of its product retire.
+
+    Returns whether this call did it.
+    """
+    with writing(engine) as connection:
+        done = connection.execute(
+            update(keys)
+            .where(
+                _is(chain),
+                keys.c.seal_epoch == chain.seal_epoch,
+                keys.c.switch_at == chain.switch_at,
+                keys.c.switch_at <= now,
+            )
+            # MySQL assigns from left to right: switch_at goes last.
+            .ordered_values(
+                (keys.c.live_epoch, keys.c.seal_epoch),
+                (keys.c.live_since, keys.c.switch_at),
+                (keys.c.switch_at, None),
+            )
+        ).rowcount
+        if done:
+            connection.execute(
+                update(keys)
+                .where(
+                    keys.c.purpose == "product",
+                    keys.c.owner == chain.product_id,
+                    keys.c.first_epoch < chain.first_epoch,
+                    keys.c.retired_at.is_(None),
+                )
+                .values(retired_at=now)
+            )
+        return bool(done)
+
+
+def _is(chain: Chain):  # type: ignore[no-untyped-def]  # noqa: ANN202 (SQLAlchemy's own)
+    return and_(
+        keys.c.purpose == "product",
+        keys.c.owner == chain.product_id,
+        keys.c.first_epoch == chain.first_epoch,
+        keys.c.retired_at.is_(None),
+    )
+
+
+def rekey_cursors(engine: Engine) -> dict[str, int]:
+    """How far each rotation has marked its boxes: "product:epoch" → device_id or MARKED."""
+    with engine.connect() as connection:
+        return _cursors(connection)
+
+
+def mark_chunk_for_rekey(
+    engine: Engine, chain: Chain, now: datetime, limit: int, pending: Sequence[Chain]
+) -> int:
+    """Mark the next `limit` boxes entitled to a chain's product; returns how many.
+
+    The cursor moves in the same transaction, in the lease's note: a scheduler that takes over
+    goes on from there. Cursors of rotations that are not `pending` are dropped.
+    """
+    name = cursor_name(chain)
+    with writing(engine) as connection:
+        cursors = _cursors(connection, lock=True)
+        after = cursors.get(name, 0)
+        if after == MARKED:
+            return 0
+        ids = list(
+            connection.execute(
+                select(entitlements.c.device_id)
+                .join(devices, devices.c.device_id == entitlements.c.device_id)
+                .where(
+                    entitlements.c.product_id == chain.product_id,
+                    entitlements.c.device_id > after,
+                    devices.c.active == 1,
+                )
+                .order_by(entitlements.c.device_id)
+                .limit(limit)
+            ).scalars()
+        )
+        mark(connection, ids, now, "rekey", PRIORITY_REKEY)
+        names = {cursor_name(one) for one in pending}
+        kept = {key: value for key, value in cursors.items() if key in names}
+        kept[name] = ids[-1] if len(ids) == limit else MARKED
+        connection.execute(
+            update(leases)
+            .where(leases.c.name == LEASE)
+            .values(note=json.dumps({"rekey": kept}, sort_keys=True))
+        )
+        return len(ids)
+
+
+def cursor_name(chain: Chain) -> str:
+    """The name of a prepared rotation in the lease's note."""
+    return f"{chain.product_id}:{chain.seal_epoch}"
+
+
+def _cursors(connection: Connection, *, lock: bool = False) -> dict[str, int]:
+    statement = select(leases.c.note).where(leases.c.name == LEASE)
+    note = connection.execute(statement.with_for_update() if lock else statement).scalar()
+    found: dict[str, int] = json.loads(note or "{}").get("rekey", {})
+    return found
+
+
+def mark(
+    connection: Connection, device_ids: Sequence[int], now: datetime, cause: str, priority: int
+) -> None:
+    """Ask for the states of devices anew; whatever more urgent work waits keeps its place.
+
+    A clean device becomes due now; one that is dirty, claimed or failed stays as it is but for
+    its numbers, so that whoever has claimed it sees that there is more to do.
+    """
+    if not device_ids:
+        return
+    work = device_work.c
+    keeps = and_(work.dirty_at.is_not(None), work.priority <= priority)
+    clean = work.dirty_at.is_(None)
+    connection.execute(
+        update(device_work)
+        .where(work.device_id.in_(device_ids))
+        # MySQL assigns from left to right: what others are computed from goes last.
+        .ordered_values(
+            (work.cause, case((keeps, work.cause), else_=cause)),
+            (work.priority, case((keeps, work.priority), else_=priority)),
+            (work.due_at, case((clean, now), else_=work.due_at)),
+            (work.dirty_at, case((clean, now), else_=work.dirty_at)),
+            (work.state_wanted, work.wanted + 1),
+            (work.wanted, work.wanted + 1),
+        )
+    )
+
+
+def population(engine: Engine) -> int:
+    """How many boxes have a state on air."""
+    with engine.connect() as connection:
+        return int(
+            connection.execute(
+                select(func.count()).select_from(emms).where(_state_on_air())
+            ).scalar_one()
+        )
+
+
+def mark_chunk_for_reseal(engine: Engine, now: datetime, age: timedelta, limit: int) -> int:
+    """Mark up to `limit` clean boxes whose state on air is older than `age`, oldest first."""
+    work = device_work.c
+    with writing(engine) as connection:
+        ids = list(
+            connection.execute(
+                select(work.device_id)
+                .join(emms, and_(emms.c.device_id == work.device_id, _state_on_air()))
+                .where(work.state_sealed_at < now - age, work.dirty_at.is_(None))
+                .order_by(work.state_sealed_at)
+                .limit(limit)
+            ).scalars()
+        )
+        mark(connection, ids, now, "reseal", PRIORITY_RESEAL)
+        return len(ids)
+
+
+def _state_on_air():  # type: ignore[no-untyped-def]  # noqa: ANN202 (SQLAlchemy's own)
+    return and_(emms.c.message_id == 0, emms.c.part == 1, emms.c.tombstone == 0)
