@@ -34,12 +34,14 @@ run(lambda: main(source))
 
 
 def free_port() -> int:
+    """Free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def start(config: Path) -> subprocess.Popen[str]:
+    """Start."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(config)], stderr=subprocess.PIPE, text=True
     )
@@ -52,6 +54,7 @@ def start(config: Path) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
+    """Config."""
     add_master(tmp_path / "master.json", "m1")
     path = tmp_path / "portcullis.toml"
     path.write_text(
@@ -65,6 +68,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(config: Path) -> Iterator[EncryptorClient]:
+    """Client."""
     process = start(config)
     with EncryptorClient(f"unix:{config.parent}/run/encryptor.sock") as client:
         yield client
@@ -75,6 +79,7 @@ def client(config: Path) -> Iterator[EncryptorClient]:
 
 
 def items_for(client: EncryptorClient, count: int) -> list[pb.SealItem]:
+    """Items for."""
     keys = client.import_device_keys((n, n.to_bytes(16, "big")) for n in range(1, count + 1))
     state = pb.State(
         active=True,
@@ -90,6 +95,7 @@ def items_for(client: EncryptorClient, count: int) -> list[pb.SealItem]:
 def test_a_batch_of_500_comes_back_in_order_and_every_box_opens_its_own(
     client: EncryptorClient,
 ) -> None:
+    """A batch of 500 comes back in order and every box opens its own."""
     items = items_for(client, 500)
     reply = client.seal(CAS, [client.make_chain(7, 1, 64)], items)
     for item, sealed in zip(items, reply.items, strict=True):
@@ -101,6 +107,7 @@ def test_a_batch_of_500_comes_back_in_order_and_every_box_opens_its_own(
 
 
 def test_keys_are_rewrapped_each_answered_on_its_own(client: EncryptorClient) -> None:
+    """Keys are rewrapped each answered on its own."""
     good = client.make_chain(7, 1, 64)
     bad = pb.SealedKey(purpose=pb.SealedKey.PRODUCT, owner=7, master_id="m1", blob=good.blob)
     first, second = client.rewrap([good, bad])
@@ -110,6 +117,7 @@ def test_keys_are_rewrapped_each_answered_on_its_own(client: EncryptorClient) ->
 
 
 def test_a_call_that_is_itself_at_fault_is_refused_for_good(client: EncryptorClient) -> None:
+    """A call that is itself at fault is refused for good."""
     with pytest.raises(EncryptorError, match="16 to 32") as caught:
         client.import_device_keys([(1, b"short")])
     assert not isinstance(caught.value, EncryptorUnavailableError)
@@ -118,11 +126,13 @@ def test_a_call_that_is_itself_at_fault_is_refused_for_good(client: EncryptorCli
 
 
 def test_the_socket_is_for_this_user_alone(client: EncryptorClient) -> None:
+    """The socket is for this user alone."""
     path = client.address.removeprefix("unix:")
     assert Path(path).stat().st_mode & 0o777 == 0o600
 
 
 def test_an_encryptor_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    """An encryptor that is away is unavailable."""
     with (
         EncryptorClient(f"unix:{tmp_path}/none.sock", deadline_s=2) as client,
         pytest.raises(EncryptorUnavailableError),

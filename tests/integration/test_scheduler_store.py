@@ -12,7 +12,6 @@ from portcullis.store.database import database_now, engine_for, writing
 from portcullis.store.keys import (
     insert_chain,
     insert_device_keys,
-    insert_next_chain,
     products_without_chain,
 )
 from portcullis.store.schema import (
@@ -21,8 +20,8 @@ from portcullis.store.schema import (
     emms,
     entitlements,
     keys,
+    leases,
     products,
-    requests,
 )
 
 DAY = timedelta(days=1)
@@ -114,50 +113,27 @@ def test_a_product_has_no_chain_until_it_gets_one(engine: Engine) -> None:
     assert products_without_chain(engine) == []
 
 
-def test_a_rotation_is_prepared_switched_and_rekeys_the_entitled(engine: Engine) -> None:
-    """Boxes are asked for ahead; the switch changes the live epoch and asks nobody."""
+def test_a_rotation_is_prepared_marked_in_chunks_and_switched(engine: Engine) -> None:
+    """Boxes are asked for ahead, a chunk at a time; the switch makes the next epoch live."""
     insert_chain(engine, chain())
-    box(engine, 1)
-    assert rotation.prepare_epochs(engine, 30 * DAY, DAY) == []
-    with writing(engine) as connection:
-        connection.execute(update(keys).values(live_since=now_of(engine) - 29 * DAY))
-    assert rotation.prepare_epochs(engine, 30 * DAY, DAY) == [101]
-    assert rotation.prepare_epochs(engine, 30 * DAY, DAY) == []
-    work = work_of(engine, 1)
-    assert (work["wanted"], work["state_wanted"], work["cause"], work["priority"]) == (
-        2,
-        2,
-        "rekey",
-        1,
-    )
-    assert work["due_at"] is not None
-    assert rotation.switch_epochs(engine) == []
+    for device_id in (1, 2, 3):
+        box(engine, device_id)
+    (one,) = rotation.read_chains(engine)
     switch_at = now_of(engine) - timedelta(seconds=1)
+    rotation.prepare_next_epoch(engine, one, switch_at)
+    (one,) = rotation.read_chains(engine)
+    now = now_of(engine)
     with writing(engine) as connection:
-        connection.execute(update(keys).values(switch_at=switch_at))
-    assert rotation.switch_epochs(engine) == [101]
-    with engine.connect() as connection:
-        row = connection.execute(select(keys)).one()
-    assert (row.live_epoch, row.seal_epoch, row.live_since, row.switch_at) == (
-        2,
-        2,
-        switch_at,
-        None,
-    )
-
-
-def test_a_chain_at_its_end_is_followed_by_a_new_one_and_retires(engine: Engine) -> None:
-    """Both are given out for the overlap; the switch retires the old."""
-    insert_chain(engine, chain(1, 1))
-    with writing(engine) as connection:
-        connection.execute(update(keys).values(live_since=now_of(engine) - 30 * DAY))
-    assert rotation.prepare_epochs(engine, 30 * DAY, DAY) == []
-    assert rotation.ending_chains(engine, 30 * DAY, DAY) == [(101, 1)]
-    insert_next_chain(engine, chain(2, 3), timedelta(seconds=-1))
-    assert rotation.ending_chains(engine, 30 * DAY, DAY) == []
-    assert rotation.chains_of(engine, 101) == [3, 1]
-    assert rotation.switch_epochs(engine) == [101]
-    assert rotation.chains_of(engine, 101) == [3]
+        connection.execute(leases.insert().values(name="scheduler", holder="a", expires_at=now))
+    marked = [rotation.mark_chunk_for_rekey(engine, one, now, 2, [one]) for _ in range(3)]
+    assert marked == [2, 1, 0]
+    work = work_of(engine, 3)
+    assert (work["wanted"], work["state_wanted"]) == (2, 2)
+    assert (work["cause"], work["priority"], work["due_at"]) == ("rekey", 1, now)
+    assert rotation.go_live(engine, one, now)
+    assert not rotation.go_live(engine, one, now)
+    (one,) = rotation.read_chains(engine)
+    assert (one.live_epoch, one.seal_epoch, one.switch_at) == (2, 2, None)
 
 
 def test_a_rekey_takes_no_precedence_from_an_order_nor_a_claim(engine: Engine) -> None:
@@ -165,38 +141,37 @@ def test_a_rekey_takes_no_precedence_from_an_order_nor_a_claim(engine: Engine) -
     due = now_of(engine) - timedelta(minutes=1)
     box(engine, 1, dirty_at=due, due_at=due)
     box(engine, 2, dirty_at=due, due_at=due + DAY, claim_token="t", claim_wanted=1)
-    rotation.ask_for_rekey(engine, 101)
+    with writing(engine) as connection:
+        rotation.mark(connection, [1, 2], now_of(engine), "rekey", 1)
     first, second = work_of(engine, 1), work_of(engine, 2)
     assert (first["cause"], first["priority"], first["due_at"]) == ("order", 0, due)
     assert (second["due_at"], second["state_wanted"]) == (due + DAY, 2)
 
 
 def test_the_reseal_asks_for_the_stale_and_leaves_the_fresh(engine: Engine) -> None:
-    """Only active, clean boxes that were last sealed too long ago."""
-    box(engine, 1)
-    box(engine, 2)
-    box(engine, 3, active=False)
+    """Only clean boxes on the carousel that were last sealed too long ago."""
+    for device_id in (1, 2):
+        box(engine, device_id)
+        emm(engine, device_id)
+    stale = now_of(engine) - 2 * DAY
     with writing(engine) as connection:
         connection.execute(
-            update(device_work)
-            .where(device_work.c.device_id.in_([1, 3]))
-            .values(state_sealed_at=now_of(engine) - 2 * DAY)
+            update(device_work).where(device_work.c.device_id == 1).values(state_sealed_at=stale)
         )
-    assert rotation.reseal(engine, DAY) == 1
+    assert rotation.mark_chunk_for_reseal(engine, now_of(engine), DAY, 10) == 1
     assert work_of(engine, 1)["cause"] == "reseal"
-    assert rotation.reseal(engine, DAY) == 0
+    assert rotation.mark_chunk_for_reseal(engine, now_of(engine), DAY, 10) == 0
 
 
-def test_what_is_over_leaves_the_carousel_and_is_deleted_after_an_hour(engine: Engine) -> None:
-    """First a tombstone, so that every cycler hears of it."""
-    emm(engine, 1, 5, ends_at=now_of(engine) - timedelta(seconds=1))
-    emm(engine, 1, 6, ends_at=now_of(engine) + DAY)
+def test_what_is_over_leaves_the_carousel_as_a_tombstone_first(engine: Engine) -> None:
+    """So that every cycler hears of it; what is not over stays."""
+    now = now_of(engine)
+    emm(engine, 1, 5, ends_at=now - timedelta(seconds=1))
+    emm(engine, 1, 6, ends_at=now + DAY)
     emm(engine, 1)
-    assert purge.end_emms(engine) == 1
-    assert purge.delete_over(engine, DAY)["emms"] == 0
-    with writing(engine) as connection:
-        connection.execute(update(emms).values(sealed_at=now_of(engine) - DAY))
-    assert purge.delete_over(engine, DAY)["emms"] == 1
+    assert purge.tombstone_ended(engine, now) == 1
+    assert purge.delete_tombstones(engine, purge.feed_revision(engine) - 1) == 0
+    assert purge.delete_tombstones(engine, purge.feed_revision(engine)) == 1
 
 
 def test_a_removed_box_is_told_so_while_a_key_it_holds_opens_anything(engine: Engine) -> None:
@@ -204,28 +179,10 @@ def test_a_removed_box_is_told_so_while_a_key_it_holds_opens_anything(engine: En
     insert_chain(engine, chain())
     box(engine, 1, active=False, held='{"101": 1}')
     emm(engine, 1)
-    assert purge.end_removed_devices(engine) == 0
+    assert purge.tombstone_removed(engine, now_of(engine)) == 0
     with writing(engine) as connection:
         connection.execute(update(keys).values(live_epoch=2))
-    assert purge.end_removed_devices(engine) == 1
-
-
-def test_requests_are_kept_for_their_retention(engine: Engine) -> None:
-    """Those beyond it go, and no others."""
-    with writing(engine) as connection:
-        for number, age in enumerate((DAY, 800 * DAY)):
-            connection.execute(
-                requests.insert().values(
-                    request_id=f"{number:032x}",
-                    client_id="c",
-                    kind="adddevice",
-                    body="{}",
-                    outcome="accepted",
-                    received_at=now_of(engine) - age,
-                )
-            )
-    assert purge.delete_over(engine, 731 * DAY)["requests"] == 1
-    assert purge.delete_over(engine, 731 * DAY)["requests"] == 0
+    assert purge.tombstone_removed(engine, now_of(engine)) == 1
 
 
 def test_a_device_key_is_imported_once(engine: Engine) -> None:

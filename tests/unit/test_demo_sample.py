@@ -50,6 +50,6 @@ def test_the_ledger_ends_windows_at_their_end() -> None:
 
 
 def test_relative_times_become_absolute() -> None:
-    """ "+15s" is fifteen seconds from the sending."""
+    """A sample says "+15s" for fifteen seconds from the sending."""
     now = datetime(2026, 5, 1, tzinfo=UTC)
     assert absolute({"ends_at": "+15s"}, now)["ends_at"] == "2026-05-01T00:00:15+00:00"

@@ -34,17 +34,20 @@ CUSTODY = Custody([MasterKey("m1", b"\1" * 32)])
 
 
 def device_key(device_id: int = DEVICE) -> pb.SealedKey:
+    """Device key."""
     (sealed,) = import_device_keys(CUSTODY, [pb.DeviceKey(device_id=device_id, key=DEVICE_KEY)])
     return sealed
 
 
 def chain(product_id: int = 7, first: int = 1, last: int = 64) -> pb.SealedKey:
+    """Chain."""
     return make_chain(
         CUSTODY, pb.MakeChainRequest(product_id=product_id, first_epoch=first, last_epoch=last)
     )
 
 
 def state_item(**changes: object) -> pb.SealItem:
+    """State item."""
     values: dict[str, object] = {
         "address": DEVICE,
         "epoch": 0,
@@ -58,16 +61,19 @@ def state_item(**changes: object) -> pb.SealItem:
 
 
 def seal(item: pb.SealItem, *product_keys: pb.SealedKey) -> pb.Sealed:
+    """Seal."""
     request = pb.SealRequest(ca_system_id=CAS, product_keys=product_keys, items=[item])
     (reply,) = Sealer(CUSTODY, lambda: NOW).seal(request)
     return reply
 
 
 def opened(sections: list[bytes]) -> bytes:
+    """Opened."""
     return open_set(derive_kek(DEVICE_KEY, CAS, DEVICE, 0), sections)
 
 
 def test_a_sealed_state_opens_with_the_device_key_and_holds_the_epochs_key() -> None:
+    """A sealed state opens with the device key and holds the epochs key."""
     product = chain()
     reply = seal(state_item(), product)
     state = State.from_payload(opened(list(reply.sections)))
@@ -79,6 +85,7 @@ def test_a_sealed_state_opens_with_the_device_key_and_holds_the_epochs_key() -> 
 
 @pytest.mark.parametrize(("starts_at", "kept"), [(NOW - 1, None), (NOW, None), (NOW + 1, NOW + 1)])
 def test_a_start_is_on_air_only_while_it_lies_ahead(starts_at: int, kept: int | None) -> None:
+    """A start is on air only while it lies ahead."""
     entitlement = pb.Entitlement(product_id=7, epoch=3, starts_at=starts_at, ends_at=NOW + 60)
     item = state_item(state=pb.State(active=True, utc=NOW, entitlements=[entitlement]))
     state = State.from_payload(opened(list(seal(item, chain()).sections)))
@@ -87,6 +94,7 @@ def test_a_start_is_on_air_only_while_it_lies_ahead(starts_at: int, kept: int | 
 
 
 def test_a_message_is_one_section_a_segment_each_under_a_key_of_its_own() -> None:
+    """A message is one section a segment each under a key of its own."""
     text = "Grüße " * 50
     message = pb.ScreenMessage(text=text, duration_s=10, position=1, priority=2, expires_at=NOW)
     reply = seal(state_item(number=99, message=message))
@@ -99,11 +107,13 @@ def test_a_message_is_one_section_a_segment_each_under_a_key_of_its_own() -> Non
 
 
 def test_a_withdrawal_names_the_message_and_its_expiry() -> None:
+    """A withdrawal names the message and its expiry."""
     reply = seal(state_item(number=99, withdrawal=pb.Withdrawal(expires_at=NOW + 5)))
     assert Withdrawal.from_payload(opened(list(reply.sections))) == Withdrawal(NOW + 5)
 
 
 def relabelled(key: pb.SealedKey, **changes: object) -> pb.SealedKey:
+    """Relabelled."""
     copy = pb.SealedKey()
     copy.CopyFrom(key)
     for name, value in changes.items():
@@ -112,6 +122,7 @@ def relabelled(key: pb.SealedKey, **changes: object) -> pb.SealedKey:
 
 
 def entitled(**values: int) -> pb.SealItem:
+    """Entitled."""
     entitlement = pb.Entitlement(**({"product_id": 7, "epoch": 3, "key": 0} | values))  # type: ignore[arg-type]
     return state_item(state=pb.State(active=True, utc=NOW, entitlements=[entitlement]))
 
@@ -193,6 +204,7 @@ REFUSALS = {
 def test_what_is_refused_has_a_code_a_reason_and_no_section(
     code: str, item: pb.SealItem, product: pb.SealedKey
 ) -> None:
+    """What is refused has a code a reason and no section."""
     reply = seal(item, product)
     assert (reply.code, list(reply.sections)) == (code, [])
     assert reply.error
@@ -200,12 +212,14 @@ def test_what_is_refused_has_a_code_a_reason_and_no_section(
 
 
 def test_a_sequence_a_day_ahead_is_still_sealed_and_a_message_id_is_no_time() -> None:
+    """A sequence a day ahead is still sealed and a message id is no time."""
     assert seal(state_item(number=NOW + 86_400), chain()).sections
     far = state_item(number=NOW + 10**6, withdrawal=pb.Withdrawal(expires_at=1))
     assert seal(far).sections
 
 
 def test_a_refused_item_leaves_its_neighbours_alone() -> None:
+    """A refused item leaves its neighbours alone."""
     items = [state_item(), state_item(address=1), state_item(number=NOW + 1)]
     request = pb.SealRequest(ca_system_id=CAS, product_keys=[chain()], items=items)
     replies = Sealer(CUSTODY, lambda: NOW).seal(request)
@@ -213,6 +227,7 @@ def test_a_refused_item_leaves_its_neighbours_alone() -> None:
 
 
 def test_the_cache_of_keys_never_lends_one_box_the_key_of_another() -> None:
+    """The cache of keys never lends one box the key of another."""
     sealer = Sealer(CUSTODY, lambda: NOW)
     key = device_key()
     good = state_item(device_key=key)
@@ -224,12 +239,14 @@ def test_the_cache_of_keys_never_lends_one_box_the_key_of_another() -> None:
 
 
 def test_no_data_encryption_key_is_given_out_twice() -> None:
+    """No data encryption key is given out twice."""
     deks = list(islice(fresh_deks(4), 1000))
     assert {len(dek) for dek in deks} == {16}
     assert len(set(deks)) == 1000
 
 
 def test_a_chain_is_bounded_and_its_epochs_are_in_order() -> None:
+    """A chain is bounded and its epochs are in order."""
     for product_id, first, last in [(0, 1, 2), (65536, 1, 2), (1, 0, 2), (1, 3, 2), (1, 1, 129)]:
         with pytest.raises(KeyRequestError):
             chain(product_id, first, last)
@@ -237,6 +254,7 @@ def test_a_chain_is_bounded_and_its_epochs_are_in_order() -> None:
 
 
 def test_a_device_key_of_the_wrong_length_is_refused_without_being_shown() -> None:
+    """A device key of the wrong length is refused without being shown."""
     for key in (b"\xab" * 15, b"\xab" * 33):
         with pytest.raises(KeyRequestError) as caught:
             import_device_keys(CUSTODY, [pb.DeviceKey(device_id=1, key=key)])
@@ -244,6 +262,7 @@ def test_a_device_key_of_the_wrong_length_is_refused_without_being_shown() -> No
 
 
 def test_rewrapping_moves_a_key_to_the_current_master_and_answers_each_on_its_own() -> None:
+    """Rewrapping moves a key to the current master and answers each on its own."""
     newer = Custody([MasterKey("m2", b"\2" * 32), MasterKey("m1", b"\1" * 32)])
     old = device_key()
     moved = rewrap(newer, old)

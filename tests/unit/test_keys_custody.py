@@ -19,10 +19,12 @@ KEY = bytes(range(16))
 
 
 def custody() -> Custody:
+    """Custody."""
     return Custody([MasterKey("m2", b"\2" * 32), MasterKey("m1", b"\1" * 32)])
 
 
 def test_a_sealed_key_opens_under_its_own_label() -> None:
+    """A sealed key opens under its own label."""
     label, blob = custody().seal(KEY, Purpose.DEVICE, 42, 0, 65535)
     assert label.master_id == "m2"
     assert KEY not in blob
@@ -44,12 +46,14 @@ def test_a_sealed_key_opens_under_its_own_label() -> None:
     ],
 )
 def test_a_row_moved_or_relabelled_does_not_open(change: dict[str, object]) -> None:
+    """A row moved or relabelled does not open."""
     label, blob = custody().seal(KEY, Purpose.DEVICE, 42, 0, 65535)
     with pytest.raises(KeyNotOpenedError):
         custody().open(dataclasses.replace(label, **change), blob)  # type: ignore[arg-type]
 
 
 def test_altered_or_short_bytes_do_not_open() -> None:
+    """Altered or short bytes do not open."""
     label, blob = custody().seal(KEY, Purpose.DEVICE, 42, 0, 65535)
     for bad in (blob[:-1], b"", blob[:-1] + bytes((blob[-1] ^ 1,))):
         with pytest.raises(KeyNotOpenedError):
@@ -65,6 +69,7 @@ def test_the_label_is_31_bytes_in_a_fixed_layout() -> None:
 
 
 def test_no_text_shows_a_key() -> None:
+    """No text shows a key."""
     master = MasterKey("m1", KEY * 2)
     for text in (repr(master), str(master), repr(Custody([master])), f"{[master]}"):
         assert "***" in text
@@ -73,6 +78,7 @@ def test_no_text_shows_a_key() -> None:
 
 
 def test_a_new_master_comes_first_and_the_older_stay_at_hand(tmp_path: Path) -> None:
+    """A new master comes first and the older stay at hand."""
     path = tmp_path / "keys" / "master.json"
     add_master(path, "2025")
     first = read_masters(path)
@@ -86,6 +92,7 @@ def test_a_new_master_comes_first_and_the_older_stay_at_hand(tmp_path: Path) -> 
 
 
 def test_a_master_id_is_not_used_twice(tmp_path: Path) -> None:
+    """A master id is not used twice."""
     path = tmp_path / "master.json"
     add_master(path, "m1")
     before = path.read_bytes()
@@ -95,6 +102,7 @@ def test_a_master_id_is_not_used_twice(tmp_path: Path) -> None:
 
 
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    """A file that others may read is refused."""
     path = tmp_path / "master.json"
     add_master(path, "m1")
     path.chmod(0o640)
@@ -109,6 +117,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_key_file_is_refused_without_quoting_it(
     tmp_path: Path, content: str
 ) -> None:
+    """A file that is no key file is refused without quoting it."""
     path = tmp_path / "master.json"
     path.write_text(content)
     path.chmod(0o600)
@@ -118,5 +127,6 @@ def test_a_file_that_is_no_key_file_is_refused_without_quoting_it(
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    """A missing file says how to make one."""
     with pytest.raises(KeyFileError, match="keys init"):
         read_masters(tmp_path / "master.json")

@@ -39,7 +39,7 @@ SECTIONS: dict[str, Callable[[ConfigSource], Section]] = {
     "emmg": lambda source: source.section("emmg", EmmgConfig),
     "encryptor": lambda source: source.section("encryptor", EncryptorConfig),
     "cycler": CyclerConfig.of,
-    "scheduler": lambda source: source.section("scheduler", SchedulerConfig),
+    "scheduler": SchedulerConfig.of,
     "mux": MuxConfig.of,
 }
 

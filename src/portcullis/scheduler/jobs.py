@@ -98,9 +98,7 @@ class Jobs:
                 rotation.prepare_next_epoch(self._engine, chain, switch_at)
                 self._tell("prepared", chain.product_id, switch_at)
             case PrepareChain(switch_at=switch_at):
-                begin_chain(
-                    self._engine, self._client, chain, self._config.chain_epochs, now, switch_at
-                )
+                begin_chain(self._engine, self._client, chain, self._config.chain_epochs, switch_at)
                 self._tell("prepared", chain.product_id, switch_at)
             case MarkBoxes():
                 count = rotation.mark_chunk_for_rekey(self._engine, chain, now, CHUNK, pending)
@@ -111,7 +109,7 @@ class Jobs:
 
     def _tell(self, what: str, product_id: int, at: datetime) -> None:
         metrics.DONE.labels(what).inc()
-        log.info(f"product key {what}", product_id=product_id, switch_at=at.isoformat())
+        log.info("product key", step=what, product_id=product_id, switch_at=at.isoformat())
 
     def reseal(self) -> None:
         """Have states that have grown old sealed anew, spread over the day."""
@@ -163,14 +161,14 @@ def begin_chain(
     engine: Engine,
     client: EncryptorClient,
     newest: rotation.Chain,
+    *,
     epochs: int,
-    now: datetime,
     switch_at: datetime,
 ) -> None:
     """Make the chain after `newest` and have boxes given it beside the old one."""
     first = newest.last_epoch + 1
     sealed = client.make_chain(newest.product_id, first, first + epochs - 1)
-    rotation.insert_next_chain(engine, sealed, now, switch_at)
+    rotation.insert_next_chain(engine, sealed, switch_at)
 
 
 def rotate_now(
@@ -188,7 +186,6 @@ def rotate_now(
     if newest.live_epoch is None and newest.switch_at is not None:
         return newest.switch_at
     with engine.connect() as connection:
-        now = database_now(connection)
-    switch_at = now + overlap
-    begin_chain(engine, client, newest, epochs, now, switch_at)
+        switch_at = database_now(connection) + overlap
+    begin_chain(engine, client, newest, epochs, switch_at)
     return switch_at

@@ -4,7 +4,18 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Column, Connection, Engine, Table, and_, delete, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    and_,
+    delete,
+    select,
+    tuple_,
+    update,
+)
 
 from portcullis.store.database import writing
 from portcullis.store.feed_writer import next_revision
@@ -89,7 +100,7 @@ def opens_nothing(held: Mapping[str, int], oldest_live: Mapping[int, int]) -> bo
     )
 
 
-def _tombstone(engine: Engine, condition, now: datetime) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001 (SQLAlchemy's own)
+def _tombstone(engine: Engine, condition: ColumnElement[bool], now: datetime) -> int:
     key = tuple_(emms.c.device_id, emms.c.message_id, emms.c.part)
     with engine.connect() as connection:
         rows = connection.execute(select(*key).where(condition).limit(CHUNK)).all()

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, select, update
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.database import writing
+from portcullis.store.database import database_now, writing
 from portcullis.store.keys import key_row
 from portcullis.store.schema import (
     PRIORITY_REKEY,
@@ -73,14 +73,13 @@ def prepare_next_epoch(engine: Engine, chain: Chain, switch_at: datetime) -> Non
         )
 
 
-def insert_next_chain(
-    engine: Engine, sealed: pb.SealedKey, now: datetime, switch_at: datetime
-) -> None:
+def insert_next_chain(engine: Engine, sealed: pb.SealedKey, switch_at: datetime) -> None:
     """Have boxes given a new chain beside the old, for `switch_at`.
 
     Raises IntegrityError if another has begun the same chain.
     """
     with writing(engine) as connection:
+        now = database_now(connection)
         connection.execute(
             keys.insert().values(
                 key_row("product", sealed)
@@ -124,7 +123,7 @@ def go_live(engine: Engine, chain: Chain, now: datetime) -> bool:
         return bool(done)
 
 
-def _is(chain: Chain):  # type: ignore[no-untyped-def]  # noqa: ANN202 (SQLAlchemy's own)
+def _is(chain: Chain) -> ColumnElement[bool]:
     return and_(
         keys.c.purpose == "product",
         keys.c.owner == chain.product_id,
@@ -245,5 +244,5 @@ def mark_chunk_for_reseal(engine: Engine, now: datetime, age: timedelta, limit: 
         return len(ids)
 
 
-def _state_on_air():  # type: ignore[no-untyped-def]  # noqa: ANN202 (SQLAlchemy's own)
+def _state_on_air() -> ColumnElement[bool]:
     return and_(emms.c.message_id == 0, emms.c.part == 1, emms.c.tombstone == 0)
