@@ -98,7 +98,13 @@ class Jobs:
                 rotation.prepare_next_epoch(self._engine, chain, switch_at)
                 self._tell("prepared", chain.product_id, switch_at)
             case PrepareChain(switch_at=switch_at):
-                begin_chain(self._engine, self._client, chain, self._config.chain_epochs, switch_at)
+                begin_chain(
+                    self._engine,
+                    self._client,
+                    chain,
+                    epochs=self._config.chain_epochs,
+                    switch_at=switch_at,
+                )
                 self._tell("prepared", chain.product_id, switch_at)
             case MarkBoxes():
                 count = rotation.mark_chunk_for_rekey(self._engine, chain, now, CHUNK, pending)
@@ -187,5 +193,5 @@ def rotate_now(
         return newest.switch_at
     with engine.connect() as connection:
         switch_at = database_now(connection) + overlap
-    begin_chain(engine, client, newest, epochs, switch_at)
+    begin_chain(engine, client, newest, epochs=epochs, switch_at=switch_at)
     return switch_at
