@@ -34,7 +34,7 @@ def test_the_day_has_orders_of_every_kind() -> None:
         "generateosm",
         "removeosm",
     }
-    assert len({line["expect"] for line in lines}) == 13
+    assert len({line["expect"] for line in lines}) == 12
 
 
 def test_the_ledger_ends_windows_at_their_end() -> None:

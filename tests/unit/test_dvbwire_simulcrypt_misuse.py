@@ -447,7 +447,7 @@ def test_a_mux_survives_anything(noise: list[bytes]) -> None:
 
 
 @given(st.booleans(), st.lists(pieces, max_size=40))
-def test_an_emmg_survives_anything(begun: bool, noise: list[bytes]) -> None:  # noqa: FBT001 (drawn)
+def test_an_emmg_survives_anything(begun: bool, noise: list[bytes]) -> None:
     """Messages in any order between noise: events only, little said in answer."""
     emmg = emmg_open() if begun else EmmgConnection(3, 1, 2, 1)
     if not begun:
