@@ -16,6 +16,8 @@ from portcullis.encryptor.config import EncryptorConfig
 from portcullis.encryptor.main import init_master_key
 from portcullis.runtime.config import ConfigSource
 from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.scheduler.config import SchedulerConfig
+from portcullis.scheduler.jobs import rotate_now
 from portcullis.store.keyfile import parse_vendor_key_file
 from portcullis.store.keys import insert_device_keys
 from portcullis.store.schema import keys as key_rows
@@ -107,3 +109,25 @@ def list_keys(context: Context) -> None:
         ).scalar_one()
     context.show_rows(shown, columns)
     context.show({"device_keys": count})
+
+
+@keys.command()
+@click.option("--product", "product_id", type=int, required=True, help="The product.")
+@click.option("--now", is_flag=True, required=True, help="Do not wait for its time.")
+@common_options
+@click.pass_obj
+def rotate(context: Context, product_id: int, *, now: bool) -> None:
+    """Start a new key chain of a product, after a compromise or a blacklisting.
+
+    Boxes are given both keys until the new one goes live, `scheduler.prepare_ahead` from now.
+    """
+    del now  # asked for so that nobody does this by accident
+    config = SchedulerConfig.of(context.source())
+    with context.database() as engine, EncryptorClient(config.encryptor) as client:
+        try:
+            live_at = rotate_now(
+                engine, client, product_id, config.chain_epochs, config.prepare_ahead.delta
+            )
+        except LookupError as error:
+            raise click.BadParameter(str(error)) from error
+    context.show({"product_id": product_id, "live_at": live_at})

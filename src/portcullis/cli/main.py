@@ -94,7 +94,10 @@ def check(context: Context) -> None:
 @click.pass_obj
 def show(context: Context) -> None:
     """Show every key as it is in force. Secrets are file names, so there is none to show."""
-    shown = {name: msgspec.to_builtins(section) for name, section in _sections(context).items()}
+    shown = {
+        name: msgspec.to_builtins(section, enc_hook=lambda duration: f"{float(duration):g}s")
+        for name, section in _sections(context).items()
+    }
     click.echo(json.dumps(shown, indent=1, default=str))
 
 

@@ -1,0 +1,40 @@
+"""`portcullis config`, and the document that lists every key."""
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from portcullis.cli.main import cli
+from portcullis.runtime.config import ConfigError
+
+DOCUMENT = Path("docs/configuration.md").read_text(encoding="utf-8")
+
+
+def test_every_key_is_in_the_document() -> None:
+    """Nobody adds a key without saying what it does."""
+    answer = CliRunner().invoke(cli, ["config", "show"])
+    shown = json.loads(answer.output)
+    assert shown.keys() == {
+        *("database", "log", "gateway", "emmg", "encryptor", "cycler", "scheduler", "mux")
+    }
+    missing = [
+        f"{section}.{key}"
+        for section, keys in shown.items()
+        for key in keys
+        if key != "stream" and f"`{key}`" not in DOCUMENT and f"`{section}.{key}`" not in DOCUMENT
+    ]
+    assert missing == []
+
+
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path) -> None:
+    """An unknown section or key, and where it stands."""
+    file = tmp_path / "c.toml"
+    for text, says in (
+        ("[log]\nlevel='info'\n[gatway]\n", "line 3: gatway: expected one of the sections"),
+        ("[log]\nlevle='info'\n", "line 2: log.levle"),
+    ):
+        file.write_text(text)
+        answer = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
+        assert isinstance(answer.exception, ConfigError)
+        assert says in str(answer.exception)
