@@ -79,6 +79,14 @@ def test_an_order_reaches_the_box(
             asyncio.run(_orders(tmp_path, watcher))
         finally:
             watcher.close()
+    checks = ["-q", "-z", "expert", "-o", "mpeg_sect.verify_crc:TRUE"]
+    verdict = subprocess.run(
+        ["tshark", "-r", str(tmp_path / "out.ts"), *checks],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert verdict.stdout.strip() == ""
     logs = b"".join(path.read_bytes() for path in tmp_path.rglob("*.log"))
     logs += (tmp_path / "requests.jsonl").read_bytes()
     for box in json.loads((tmp_path / "devices.json").read_text()):

@@ -31,8 +31,8 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path) -> None:
     """An unknown section or key, and where it stands."""
     file = tmp_path / "c.toml"
     for text, says in (
-        ("[log]\nlevel='info'\n[gatway]\n", "line 3: gatway: expected one of the sections"),
-        ("[log]\nlevle='info'\n", "line 2: log.levle"),
+        ("[log]\nlevel='info'\n[gateways]\n", "line 3: gateways: expected one of the sections"),
+        ("[log]\nlevels='info'\n", "line 2: log.levels"),
     ):
         file.write_text(text)
         answer = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
