@@ -38,3 +38,13 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path) -> None:
         answer = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
         assert isinstance(answer.exception, ConfigError)
         assert says in str(answer.exception)
+
+
+def test_classes_that_cannot_fit_the_bandwidth_are_refused() -> None:
+    """1,000 boxes fit 1 Mbit/s; ten million in half an hour do not."""
+    stream = [{"client_id": 0xFFF00001, "data_id": 1, "mux": "m:1", "bandwidth_kbit_s": 1000}]
+    environ = {"PORTCULLIS_CYCLER__STREAM": json.dumps(stream)}
+    good = CliRunner().invoke(cli, ["config", "check", "--boxes", "1000"], env=environ)
+    assert (good.exit_code, good.output) == (0, "configuration: good\n")
+    bad = CliRunner().invoke(cli, ["config", "check", "--boxes", "10000000"], env=environ)
+    assert isinstance(bad.exception, ConfigError)

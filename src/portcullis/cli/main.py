@@ -19,6 +19,7 @@ from portcullis.cli.keys import keys
 from portcullis.cli.services import service_commands
 from portcullis.cli.up import up
 from portcullis.cycler.asrun import query
+from portcullis.cycler.capacity import check_fits
 from portcullis.cycler.config import CyclerConfig
 from portcullis.emm import EmmError, EmmHeader
 from portcullis.emmg.config import EmmgConfig
@@ -81,11 +82,19 @@ def _sections(context: Context) -> dict[str, Section]:
 
 
 @config.command()
+@click.option("--boxes", type=int, help="Population: do the classes fit the bandwidth?")
+@click.option("--orders-per-s", type=float, default=0.0, show_default=True, help="Order rate.")
 @common_options
 @click.pass_obj
-def check(context: Context) -> None:
-    """Read every section; exit 2 and name key, line and what is expected if one is wrong."""
+def check(context: Context, boxes: int | None, orders_per_s: float) -> None:
+    """Read every section; exit 2 and name key, line and what is expected if one is wrong.
+
+    With --boxes, also refuse classes of the carousel that the bandwidth cannot hold.
+    """
     _sections(context)
+    if boxes is not None:
+        for stream in CyclerConfig.of(context.source()).stream:
+            check_fits(stream, boxes, orders_per_s)
     context.show({"configuration": "good"})
 
 
