@@ -24,6 +24,7 @@ from portcullis.cycler.config import CyclerConfig
 from portcullis.emm import EmmError, EmmHeader
 from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
+from portcullis.gateway.clients import add_client, list_clients
 from portcullis.gateway.config import GatewayConfig
 from portcullis.mux.config import MuxConfig
 from portcullis.runtime.config import ConfigSource, DatabaseConfig, LogConfig, Section
@@ -115,10 +116,6 @@ def clients() -> None:
     """API clients of the built-in token endpoint."""
 
 
-def _register(context: Context) -> ClientRegister:
-    return ClientRegister(Path(GatewayConfig.of(context.source()).oauth_dir))
-
-
 @clients.command("add")
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(sorted(SCOPES)), required=True)
@@ -126,8 +123,8 @@ def _register(context: Context) -> ClientRegister:
 @click.pass_obj
 def clients_add(context: Context, name: str, scopes: tuple[str, ...]) -> None:
     """Add a client. Its secret is shown now and never again."""
-    client_id, client_secret = _register(context).add(name, scopes)
-    context.show({"client_id": client_id, "client_secret": client_secret})
+    client = add_client(GatewayConfig.of(context.source()), name, scopes)
+    context.show({"client_id": client.client_id, "client_secret": client.client_secret})
 
 
 @clients.command("list")
@@ -135,11 +132,8 @@ def clients_add(context: Context, name: str, scopes: tuple[str, ...]) -> None:
 @click.pass_obj
 def clients_list(context: Context) -> None:
     """List the clients with their scopes."""
-    rows = [
-        {"client_id": client_id, "scopes": " ".join(client.scopes)}
-        for client_id, client in sorted(_register(context).all().items())
-    ]
-    context.show_rows(rows, ("client_id", "scopes"))
+    rows = list_clients(GatewayConfig.of(context.source()))
+    context.show_rows(rows, ("client_id", "name", "scopes"))
 
 
 @clients.command("remove")
@@ -148,7 +142,8 @@ def clients_list(context: Context) -> None:
 @click.pass_obj
 def clients_remove(context: Context, client_id: str) -> None:
     """Remove a client. Tokens that it holds end by themselves."""
-    if not _register(context).remove(client_id):
+    register = ClientRegister(Path(GatewayConfig.of(context.source()).oauth_dir))
+    if not register.remove(client_id):
         raise click.BadParameter(f"no client {client_id}")
     context.show({"removed": client_id})
 

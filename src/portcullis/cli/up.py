@@ -14,9 +14,9 @@ from alembic.util.exc import CommandError
 from portcullis.cli.context import Context, common_options
 from portcullis.cli.keys import import_file, init_master
 from portcullis.cli.supervisor import Child, Supervisor
+from portcullis.gateway.clients import add_client
 from portcullis.gateway.config import GatewayConfig
 from portcullis.runtime.config import ConfigError, ConfigSource
-from portcullis.runtime.oauth import ClientRegister
 from portcullis.store.migrate import migrate
 
 ORDER = ("encryptor", "mux", "scheduler", "emmg", "cycler", "gateway")
@@ -135,14 +135,14 @@ def _first_client(state: Path, source: ConfigSource) -> None:
     if path.exists():
         return
     gateway = GatewayConfig.of(source)
-    client_id, client_secret = ClientRegister(Path(gateway.oauth_dir)).add("first")
+    client = add_client(gateway, "first")
     url = f"http://{gateway.listen}"
     path.touch(mode=0o600)
     path.write_text(
         json.dumps(
             {
-                "client_id": client_id,
-                "client_secret": client_secret,
+                "client_id": client.client_id,
+                "client_secret": client.client_secret,
                 "token_url": f"{url}/oauth/token",
                 "api_url": url,
             },

@@ -12,7 +12,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
-from sqlalchemy.types import BigInteger, DateTime
+from sqlalchemy.types import BigInteger
 
 _T = TypeVar("_T")
 
@@ -76,25 +76,6 @@ def is_transient(error: DBAPIError) -> bool:
         return True
     code = error.orig.args[0] if error.orig is not None and error.orig.args else None
     return code in _RETRIED_ERRORS or "database is locked" in str(error.orig)
-
-
-class utc_now(GenericFunction[datetime]):  # noqa: N801 (SQL functions are spelled like this)
-    """The database's clock, with microseconds."""
-
-    type = DateTime()
-    inherit_cache = True
-
-
-@compiles(utc_now, "mysql")
-def _utc_now_mysql(element: object, compiler: SQLCompiler, **_: object) -> str:
-    del element, compiler
-    return "UTC_TIMESTAMP(6)"
-
-
-@compiles(utc_now, "sqlite")
-def _utc_now_sqlite(element: object, compiler: SQLCompiler, **_: object) -> str:
-    del element, compiler
-    return "STRFTIME('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 class greatest(GenericFunction[int]):  # noqa: N801 (SQL functions are spelled like this)
