@@ -101,8 +101,9 @@ def apply_requests(engine: Engine, group: Sequence[NewRequest]) -> list[Result]:
 
 
 def _apply(connection: Connection, batch: Sequence[NewRequest]) -> list[Result]:
-    known = _known_transactions(connection, batch)
     group = load(connection, batch)
+    # After the devices are locked: what another gateway has committed meanwhile is seen.
+    known = _known_transactions(connection, batch)
     request_ids = _request_ids(group.now)
     request_rows: list[dict[str, object]] = []
     transaction_rows: list[dict[str, object]] = []
