@@ -56,6 +56,10 @@ proto: setup ## Regenerate the gRPC code of the encryptor
 	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src --grpc_python_out=src \
 	    src/portcullis/runtime/rpc/encryptor.proto
 
+.PHONY: snapshot
+snapshot: setup ## At a release: keep its code for the test that upgrades from it
+	$(BIN)/python tools/snapshot.py
+
 .PHONY: clean
 clean: ## Remove what the targets made (not .venv)
 	rm -rf var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -61,13 +61,14 @@ cli.add_command(keys)
 
 
 @cli.command()
+@click.option("--before-roll-out", is_flag=True, help="Only what the release before can live with.")
 @common_options
 @click.pass_obj
-def migrate(context: Context) -> None:
-    """Bring the database to the schema of this release."""
+def migrate(context: Context, *, before_roll_out: bool) -> None:
+    """Bring the database to the schema of this release (docs/operations/upgrade.md)."""
     with context.database() as engine:
-        schema_migrations.migrate(engine)
-    context.show({"schema": "current"})
+        is_whole = schema_migrations.migrate(engine, before_roll_out=before_roll_out)
+    context.show({"schema": "current" if is_whole else "ready for the roll-out"})
 
 
 @cli.group()

@@ -9,14 +9,13 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from alembic.util.exc import CommandError
 
 from portcullis.cli.context import Context, common_options
 from portcullis.cli.keys import import_file, init_master
 from portcullis.cli.supervisor import Child, Supervisor
 from portcullis.gateway.clients import add_client
 from portcullis.gateway.config import GatewayConfig
-from portcullis.runtime.config import ConfigError, ConfigSource
+from portcullis.runtime.config import ConfigSource
 from portcullis.store.migrate import migrate
 
 ORDER = ("encryptor", "mux", "scheduler", "emmg", "cycler", "gateway")
@@ -90,10 +89,7 @@ def up(context: Context, state_dir: Path) -> None:
             context.config.write_text(CONFIG.format(state=state), encoding="utf-8")
     source = context.source()
     with context.database() as engine:
-        try:
-            migrate(engine)
-        except CommandError as error:
-            raise ConfigError(f"database: its schema is of another release: {error}") from error
+        migrate(engine)
     init_master(source)
     _first_client(state, source)
     supervisor = Supervisor([_child(name, state, context.config, source) for name in ORDER])

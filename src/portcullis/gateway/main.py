@@ -21,7 +21,7 @@ from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.oauth import KeySource, TokenVerifier, key_source
 from portcullis.runtime.service import Service, bind, serve_app, split_address
 from portcullis.store.database import engine_for
-from portcullis.store.migrate import is_current
+from portcullis.store.migrate import schema_problem
 from portcullis.store.orders import apply_requests
 
 
@@ -71,6 +71,6 @@ def _authorization(config: GatewayConfig) -> tuple[KeySource, Sequence[BaseRoute
 
 def _database_check(engine: Engine) -> str | None:
     try:
-        return None if is_current(engine) else "the database has another schema: portcullis migrate"
+        return schema_problem(engine)
     except SQLAlchemyError as error:
         return f"the database does not answer: {type(error).__name__}"

@@ -1,0 +1,77 @@
+"""An upgrade in two steps: what runs before the roll-out, what after it, what is refused."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect
+
+from portcullis.store import migrate as subject
+from portcullis.store.database import engine_for
+from portcullis.store.migrate import SchemaError, migrate, schema_problem
+
+MIGRATION = '''"""Step {number} ({phase} the roll-out)."""
+
+from alembic import op
+from sqlalchemy import Column, Integer
+
+revision = "{number}"
+down_revision = {down!r}
+
+
+def upgrade():
+    op.create_table("t{number}", Column("id", Integer, primary_key=True))
+'''
+
+
+def chain(home: Path, monkeypatch: pytest.MonkeyPatch, *phases: str) -> None:
+    """Be a release with these migrations."""
+    own = subject.alembic_config()
+    versions = home / "versions"
+    versions.mkdir(exist_ok=True)
+    for stale in versions.glob("*.py"):
+        stale.unlink()
+    for number, phase in enumerate(phases, 1):
+        down = str(number - 1) if number > 1 else None
+        text = MIGRATION.format(number=number, phase=phase, down=down)
+        (versions / f"{number}.py").write_text(text)
+    own.set_main_option("version_locations", str(versions))
+    monkeypatch.setattr(subject, "alembic_config", lambda: own)
+
+
+def test_the_first_step_leaves_what_follows_the_roll_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both releases can work between the steps; on a fresh database there is but one step."""
+    engine = engine_for(f"sqlite:///{tmp_path}/a.db")
+    chain(tmp_path, monkeypatch, "before")
+    assert migrate(engine, before_roll_out=True)
+    chain(tmp_path, monkeypatch, "before", "before", "after")
+    assert schema_problem(engine) == (
+        "the database has the schema of an earlier release: portcullis migrate"
+    )
+    assert not migrate(engine, before_roll_out=True)
+    assert inspect(engine).has_table("t2")
+    assert not inspect(engine).has_table("t3")
+    assert schema_problem(engine) is None
+    chain(tmp_path, monkeypatch, "before")  # the release before, on what it does not know
+    assert schema_problem(engine) is None
+    with pytest.raises(SchemaError, match="of a later release: 2"):
+        migrate(engine)
+    chain(tmp_path, monkeypatch, "before", "before", "after")
+    assert migrate(engine)
+    assert inspect(engine).has_table("t3")
+    fresh = engine_for(f"sqlite:///{tmp_path}/b.db")
+    assert migrate(fresh, before_roll_out=True)
+
+
+def test_an_upgrade_is_not_begun_upon_an_unfinished_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain runs in order: what the last roll-out left behind comes first, by hand."""
+    engine = engine_for(f"sqlite:///{tmp_path}/a.db")
+    chain(tmp_path, monkeypatch, "before")
+    migrate(engine)
+    chain(tmp_path, monkeypatch, "before", "after", "before")
+    with pytest.raises(SchemaError, match="migration 2 of an earlier upgrade is missing"):
+        migrate(engine, before_roll_out=True)
+    assert not inspect(engine).has_table("t2")
