@@ -101,13 +101,18 @@ def _bad_input_ends_here() -> Iterator[None]:
 
 @contextmanager
 def _ends_on_signal() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the reading, and what comes after it still happen."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGINT and SIGTERM end the reading, and what comes after it still happen.
+
+    SIGINT also where it came ignored, as a shell starts what runs in the background.
+    """
+    endings = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in endings]
     try:
         with suppress(KeyboardInterrupt):
             yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(endings, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _announce(source: Source) -> None:
