@@ -12,9 +12,16 @@ from uuid import uuid4
 
 import pymysql
 import pytest
+from hypothesis import HealthCheck, settings
 
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import migrate
+
+# A test says what is right, not how fast: a loaded machine must not fail it.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("untimed")
 
 _TEMPLATE = Path("/var/tmp") / f"portcullis-mariadb-template-{os.getuid()}"
 _AS_ROOT = ["--user=mysql"] if os.getuid() == 0 else []
