@@ -15,6 +15,7 @@ help: ## Show this list
 .PHONY: setup
 setup: ## Virtual environment and everything the tests drive
 	@tools/setup.sh $(TEST_PACKAGES)
+	@tools/setup_node.sh
 
 .PHONY: test
 test: setup ## Everything CI checks: lint, types, contracts, all tests

@@ -19,6 +19,7 @@ from portcullis.gateway.api import Api
 from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Throttle
 from portcullis.gateway.writer import Writer
+from portcullis.runtime.jwks import KeyCache
 from portcullis.runtime.oauth import SCOPES, TokenVerifier, issue_token
 from portcullis.runtime.service import bind, serve_app
 from portcullis.store.database import engine_for, writing
@@ -120,7 +121,9 @@ async def gateway(
     api = Api(
         engine,
         writer,
-        TokenVerifier(ISSUER, "portcullis", lambda: {"keys": [KEY.as_dict(private=False)]}),
+        TokenVerifier(
+            ISSUER, "portcullis", KeyCache(lambda: {"keys": [KEY.as_dict(private=False)]})
+        ),
         request_log,
         Throttle(rate_s),
         max_body_bytes=65_536,

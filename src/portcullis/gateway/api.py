@@ -42,13 +42,9 @@ from portcullis.gateway.problems import (
 from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Sampler, Throttle
 from portcullis.gateway.writer import Writer
+from portcullis.runtime.jwks import KeysUnavailableError
 from portcullis.runtime.logging import get_logger
-from portcullis.runtime.oauth import (
-    Grant,
-    InvalidTokenError,
-    KeysUnavailableError,
-    TokenVerifier,
-)
+from portcullis.runtime.oauth import Grant, InvalidTokenError, TokenVerifier
 from portcullis.store.applying import Refusal
 from portcullis.store.orders import Accepted, NewRequest, Result
 from portcullis.store.reads import (

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 import msgspec
 
 from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
+from portcullis.runtime.jwks import is_private_enough
 
 
 class GatewayConfig(Section, frozen=True):
@@ -19,6 +20,9 @@ class GatewayConfig(Section, frozen=True):
         audience: `aud` of the tokens believed.
         jwks: keys of the authorization server: a URL of its metadata or JWKS, or a file. None:
             the built-in token endpoint, which is served only then.
+        jwks_refresh: age from which those keys are fetched anew; a key that the server has
+            withdrawn is believed for twice as long at most.
+        jwks_keep: how long keys are believed while the server does not answer.
         oauth_dir: files of the built-in token endpoint: signing key, clients.
         token_lifetime: of the tokens that the built-in endpoint issues.
         max_body_bytes: largest single order.
@@ -36,6 +40,8 @@ class GatewayConfig(Section, frozen=True):
     issuer: str | None = None
     audience: str = "portcullis"
     jwks: str | None = None
+    jwks_refresh: Duration = Duration(300)
+    jwks_keep: Duration = Duration(3600)
     oauth_dir: str = "var/oauth"
     token_lifetime: Duration = Duration(3600)
     max_body_bytes: Annotated[int, msgspec.Meta(ge=16_384)] = 65_536
@@ -49,6 +55,10 @@ class GatewayConfig(Section, frozen=True):
         config = source.section("gateway", cls)
         if config.jwks is not None and config.issuer is None:
             raise ConfigError("gateway.issuer: expected the `iss` of the server that jwks is of")
+        if config.jwks is not None and not is_private_enough(config.jwks):
+            raise ConfigError("gateway.jwks: expected https: over http, keys can be swapped")
+        if config.jwks_keep < 2 * config.jwks_refresh:
+            raise ConfigError("gateway.jwks_keep: expected twice jwks_refresh or more")
         return config
 
     @property

@@ -18,7 +18,8 @@ from portcullis.gateway.throttle import Throttle
 from portcullis.gateway.token_endpoint import TokenEndpoint
 from portcullis.gateway.writer import Writer
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
-from portcullis.runtime.oauth import KeySource, TokenVerifier, key_source
+from portcullis.runtime.jwks import KeyCache, KeySource, key_source
+from portcullis.runtime.oauth import TokenVerifier
 from portcullis.runtime.service import Service, bind, serve_app, split_address
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import schema_problem
@@ -31,7 +32,10 @@ async def main(source: ConfigSource) -> None:
     database = source.section("database", DatabaseConfig)
     logging.getLogger("authlib").setLevel(logging.WARNING)  # at debug it prints tokens
     engine = engine_for(database.full_url(), pool_size=database.pool_size)
-    keys, routes = _authorization(config)
+    source_of_keys, routes = _authorization(config)
+    keys = KeyCache(
+        source_of_keys, refresh_s=float(config.jwks_refresh), keep_s=float(config.jwks_keep)
+    )
     listener = bind(*split_address(config.listen, "gateway.listen"), "gateway.listen")
     log_path = Path(config.request_log)
     with closing(
@@ -62,7 +66,7 @@ async def main(source: ConfigSource) -> None:
 def _authorization(config: GatewayConfig) -> tuple[KeySource, Sequence[BaseRoute]]:
     """Whose tokens are believed: another server's, or the built-in one's, with its routes."""
     if config.jwks is not None:
-        return key_source(config.jwks), []
+        return key_source(config.jwks, config.token_issuer), []
     endpoint = TokenEndpoint(
         Path(config.oauth_dir), config.token_issuer, config.audience, int(config.token_lifetime)
     )

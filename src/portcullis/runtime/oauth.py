@@ -5,10 +5,10 @@ server against its key set; `ClientRegister` and `signing_key` are the files of
 the small built-in one. Only hashes of client secrets are kept.
 """
 
-import asyncio
 import fcntl
 import hashlib
 import hmac
+import math
 import os
 import secrets
 import time
@@ -18,16 +18,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-import httpx
 import msgspec
 from joserfc import jws, jwt
 from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import ECKey, Key, KeySet
+from joserfc.jwk import ECKey, Key
+from joserfc.jws import JWSRegistry
 
 from portcullis.runtime.errors import PortcullisError
-from portcullis.runtime.logging import get_logger
+from portcullis.runtime.jwks import KeyCache
 
 SCOPES = ("device", "entitlement", "message", "product", "read")
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
@@ -38,21 +38,10 @@ _SKEW_S = 30
 _CACHED_TOKENS = 10_000
 _MAX_TOKEN_CHARS = 8192
 _MAX_CLIENT_ID_CHARS = 64
-_KEYS_MAX_AGE_S = 600.0
-_KEYS_MIN_AGE_S = 10.0
-
-log = get_logger("portcullis.oauth")
-
-KeySource = Callable[[], Mapping[str, Any]]
-"""Fetches a JWK set (RFC 7517 5); may block. Raises KeysUnavailableError."""
 
 
 class InvalidTokenError(PortcullisError):
     """The token is not one of ours, not any more or not yet; the text may be told to its bearer."""
-
-
-class KeysUnavailableError(PortcullisError):
-    """The authorization server's keys cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -64,60 +53,33 @@ class Grant:
     expires_at: float  # Unix seconds
 
 
-def key_source(location: str) -> KeySource:
-    """Keys from a file, from a JWKS URL, or from a URL of server metadata (RFC 8414)."""
-
-    def fetch() -> Mapping[str, Any]:
-        try:
-            if not location.startswith(("https://", "http://")):
-                return _object(Path(location).read_bytes())
-            document = _object(httpx.get(location, timeout=5.0).raise_for_status().content)
-            if "keys" not in document and isinstance(uri := document.get("jwks_uri"), str):
-                return _object(httpx.get(uri, timeout=5.0).raise_for_status().content)
-        except (OSError, httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
-            raise KeysUnavailableError(f"no keys from {location}: {error}") from error
-        return document
-
-    return fetch
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(data, type=dict[str, Any])
-
-
 class TokenVerifier:
-    """Checks bearer tokens; those found valid are remembered until they expire."""
+    """Checks bearer tokens; those found valid are remembered while they and their key are."""
 
     def __init__(
-        self,
-        issuer: str,
-        audience: str,
-        source: KeySource,
-        clock: Callable[[], float] = time.time,
+        self, issuer: str, audience: str, keys: KeyCache, clock: Callable[[], float] = time.time
     ) -> None:
         self._issuer = issuer
         self._audience = audience
-        self._source = source
+        self._keys = keys
         self._clock = clock
-        self._keys: list[Key] = []
-        self._fetched_at: float | None = None
-        self._tried_at: float | None = None
-        self._fetching = asyncio.Lock()
-        self._valid: OrderedDict[str, Grant] = OrderedDict()
+        self._valid: OrderedDict[str, tuple[Grant, str]] = OrderedDict()
 
     async def verify(self, token: str) -> Grant:
         """Read a token; raises InvalidTokenError or KeysUnavailableError."""
-        if (grant := self._valid.get(token)) is not None:
-            if grant.expires_at + _SKEW_S > self._clock():
+        keys = await self._keys.keys()
+        if (known := self._valid.get(token)) is not None:
+            grant, thumbprint = known
+            if grant.expires_at + _SKEW_S > self._clock() and thumbprint in keys:
                 return grant
-            del self._valid[token]
-        grant = await self._verify_new(token)
-        self._valid[token] = grant
+            self._valid.pop(token, None)
+        grant, thumbprint = await self._verify_new(token, keys)
+        self._valid[token] = grant, thumbprint
         if len(self._valid) > _CACHED_TOKENS:
             self._valid.popitem(last=False)
         return grant
 
-    async def _verify_new(self, token: str) -> Grant:
+    async def _verify_new(self, token: str, keys: Mapping[str, Key]) -> tuple[Grant, str]:
         if len(token) > _MAX_TOKEN_CHARS:
             raise InvalidTokenError("the token is too long")
         try:
@@ -129,41 +91,15 @@ class TokenVerifier:
             raise InvalidTokenError("the token's algorithm is not accepted")
         if not isinstance(type_, str) or type_.lower() not in _TYPES:
             raise InvalidTokenError("not an access token: typ is not at+jwt")
-        await self._refresh(older_than_s=_KEYS_MAX_AGE_S)
-        if not (keys := self._candidates(algorithm, kid)):
-            await self._refresh(older_than_s=_KEYS_MIN_AGE_S)
-            keys = self._candidates(algorithm, kid)
-        for key in keys:
+        candidates = _candidates(keys, algorithm, kid)
+        if not candidates:
+            candidates = _candidates(await self._keys.newer(), algorithm, kid)
+        for thumbprint, key in candidates.items():
             try:
-                return self._grant(_decode(token, key, algorithm))
+                return self._grant(_decode(token, key, algorithm)), thumbprint
             except JoseError:
                 continue
         raise InvalidTokenError("the token's signature does not verify")
-
-    def _candidates(self, algorithm: str, kid: object) -> list[Key]:
-        fits = [
-            key
-            for key in self._keys
-            if key.key_type == _KEY_TYPE[algorithm] and key.alg in (None, algorithm)
-        ]
-        return fits if kid is None else [key for key in fits if key.kid == kid]
-
-    async def _refresh(self, older_than_s: float) -> None:
-        """Fetch the keys anew unless they are young, or a try to fetch them is."""
-        async with self._fetching:
-            now = self._clock()
-            if self._fetched_at is not None and now - self._fetched_at < older_than_s:
-                return
-            if self._tried_at is None or now - self._tried_at >= _KEYS_MIN_AGE_S:
-                self._tried_at = now
-                try:
-                    found = await asyncio.to_thread(self._source)
-                    self._keys = list(KeySet.import_key_set(_signing_keys(found)).keys)
-                    self._fetched_at = now
-                except (KeysUnavailableError, JoseError, ValueError, TypeError) as error:
-                    log.warning("keys not refreshed", error=str(error))
-            if self._fetched_at is None:
-                raise KeysUnavailableError("the authorization server's keys cannot be had")
 
     def _grant(self, claims: Mapping[str, Any]) -> Grant:
         now = self._clock()
@@ -171,15 +107,17 @@ class TokenVerifier:
         expires_at, not_before = claims.get("exp"), claims.get("nbf", 0)
         if claims.get("iss") != self._issuer:
             raise InvalidTokenError("the token is of another issuer")
-        if self._audience not in ([audience] if isinstance(audience, str) else audience or []):
+        audiences = audience if isinstance(audience, list) else [audience]
+        if self._audience not in audiences:
             raise InvalidTokenError("the token is for another audience")
-        if not isinstance(expires_at, int | float) or not isinstance(not_before, int | float):
+        if not _is_time(expires_at) or not _is_time(not_before):
             raise InvalidTokenError("the token lacks a time")
         if expires_at + _SKEW_S <= now:
             raise InvalidTokenError("the token has expired")
         if not_before - _SKEW_S > now:
             raise InvalidTokenError("the token is not valid yet")
-        client_id = claims.get("client_id", claims.get("sub"))
+        # RFC 9068 2.2. Not `sub`: a person may be named like a client (RFC 9068 5).
+        client_id = claims.get("client_id")
         if not isinstance(client_id, str) or not 1 <= len(client_id) <= _MAX_CLIENT_ID_CHARS:
             raise InvalidTokenError("the token names no client")
         scope = claims.get("scope", "")
@@ -188,29 +126,29 @@ class TokenVerifier:
         return Grant(client_id, frozenset(scope.split()), float(expires_at))
 
 
-def _signing_keys(found: Mapping[str, Any]) -> Any:  # noqa: ANN401 (as joserfc types it)
-    """The keys that this verifier can use: a set may hold others."""
-    keys = [
-        key
-        for key in found.get("keys", [])
-        if isinstance(key, dict)
-        and key.get("kty") in _KEY_TYPE.values()
-        and key.get("use", "sig") == "sig"
-    ]
-    return {"keys": keys}
+def _is_time(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _candidates(keys: Mapping[str, Key], algorithm: str, kid: object) -> dict[str, Key]:
+    """The keys that may have signed (RFC 8725 3.1): of the algorithm's type, and of this kid."""
+    return {
+        thumbprint: key
+        for thumbprint, key in keys.items()
+        if key.key_type == _KEY_TYPE[algorithm]
+        and key.alg in (None, algorithm)
+        and kid in (None, key.kid)
+    }
 
 
 def _decode(token: str, key: Key, algorithm: str) -> Mapping[str, Any]:
+    """The claims of a token whose signature is right; raises JoseError."""
+    # RFC 7515 4: what a header says beyond the known is ignored, unless it is critical.
+    registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     with warnings.catch_warnings():
         # RFC 9864 renames EdDSA; authorization servers still say EdDSA.
         warnings.simplefilter("ignore", SecurityWarning)
-        try:
-            claims = jwt.decode(token, key, algorithms=[algorithm]).claims
-        except ValueError as error:
-            raise InvalidTokenError("the token's claims are not a JSON object") from error
-    if not isinstance(claims, dict):
-        raise InvalidTokenError("the token's claims are not a JSON object")
-    return claims
+        return jwt.decode(token, key, registry=registry).claims
 
 
 def signing_key(directory: Path) -> ECKey:
@@ -220,7 +158,7 @@ def signing_key(directory: Path) -> ECKey:
         if not path.exists():
             key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
             _write_private(path, msgspec.json.encode(key.as_dict(private=True)))
-    return ECKey.import_key(_object(path.read_bytes()))
+    return ECKey.import_key(msgspec.json.decode(path.read_bytes(), type=dict[str, Any]))
 
 
 def issue_token(

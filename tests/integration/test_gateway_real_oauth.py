@@ -1,0 +1,102 @@
+"""The gateway process behind an authorization server that is not ours, its keys rolling over."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from authorization_server import AUDIENCE, authorization_server, token_of
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from demo.headend import free_ports
+from portcullis.store.database import engine_for
+from portcullis.store.migrate import migrate
+
+CONFIG = """\
+[database]
+url = "sqlite:///{home}/p.db"
+[gateway]
+listen = "127.0.0.1:{listen}"
+monitor = "127.0.0.1:{monitor}"
+request_log = "{home}/requests.jsonl"
+issuer = "{issuer}"
+audience = "{audience}"
+jwks = "{issuer}/.well-known/oauth-authorization-server"
+jwks_refresh = "1s"
+jwks_keep = "5min"
+"""
+
+
+def eventually(client: httpx.Client, token: str, status: int) -> httpx.Response:
+    """Ask with a token until the answer is this; the bound is that of a loaded machine."""
+    end = time.monotonic() + 30
+    while True:
+        answer = client.get("/products", headers={"Authorization": f"Bearer {token}"})
+        if answer.status_code == status:
+            return answer
+        assert time.monotonic() < end, answer.text
+        time.sleep(0.2)  # keys age by the clock: there is no event
+
+
+@contextmanager
+def gateway_process(home: Path, issuer: str) -> Iterator[httpx.Client]:
+    """`portcullis gateway`, believing this issuer."""
+    listen, monitor = free_ports(2)
+    engine = engine_for(f"sqlite:///{home}/p.db")
+    migrate(engine)
+    engine.dispose()
+    config = home / "p.toml"
+    config.write_text(
+        CONFIG.format(home=home, listen=listen, monitor=monitor, issuer=issuer, audience=AUDIENCE)
+    )
+    command = [sys.executable, "-m", "portcullis.cli.main", "gateway", "--config", str(config)]
+    with (home / "gateway.log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log)
+    try:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{listen}", transport=httpx.HTTPTransport(retries=8)
+        ) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+def test_keys_roll_over_and_a_withdrawn_one_ends(tmp_path: Path) -> None:
+    """ES256, then EdDSA beside it, then RS256 and the first withdrawn; the server may go away."""
+    first = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
+    second = OKPKey.generate_key("Ed25519", {"use": "sig", "alg": "EdDSA"}, auto_kid=True)
+    third = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
+    [port] = free_ports(1)
+    with gateway_process(tmp_path, f"http://127.0.0.1:{port}") as client:
+        with authorization_server(tmp_path, port, [first]) as issuer:
+            by_first = token_of(issuer, "sms-north", scope="read device")["access_token"]
+            assert eventually(client, by_first, 200).json() == {"products": []}
+            order = {"transaction_id": "t", "device_id": "1"}
+            asked_by_desk = token_of(issuer, "help-desk", scope="read")["access_token"]
+            bearer = {"Authorization": f"Bearer {asked_by_desk}"}
+            refused = client.post("/adddevice", json=order, headers=bearer)
+            assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+            assert 'scope="device"' in refused.headers["www-authenticate"]
+            for_another = token_of(issuer, "help-desk", scope="read", resource="urn:other")
+            wrong = eventually(client, for_another["access_token"], 401)
+            assert "audience" in wrong.headers["www-authenticate"]
+        with authorization_server(tmp_path, port, [second, first]) as issuer:
+            by_second = token_of(issuer, "sms-north", scope="read")["access_token"]
+            eventually(client, by_second, 200)
+            eventually(client, by_first, 200)
+        with authorization_server(tmp_path, port, [third, second]) as issuer:
+            by_third = token_of(issuer, "sms-north", scope="read")["access_token"]
+            eventually(client, by_third, 200)
+            gone = eventually(client, by_first, 401)
+            assert "signature" in gone.headers["www-authenticate"]
+        eventually(client, by_third, 200)
+        eventually(client, by_second, 200)
+    for log in ("gateway.log", "requests.jsonl"):
+        assert by_third not in (tmp_path / log).read_text()
+    assert '"client_id":"help-desk"' in (tmp_path / "requests.jsonl").read_text()
