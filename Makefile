@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 
 # Debian packages beyond Python: what the tests and the demo drive for real.
-TEST_PACKAGES := mariadb-server tshark ffmpeg
+TEST_PACKAGES := mariadb-server mariadb-backup tshark ffmpeg shellcheck
 DEMO_PACKAGES := ffmpeg
 
 .DEFAULT_GOAL := help

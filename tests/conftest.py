@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,12 +15,15 @@ from hypothesis import HealthCheck, settings
 
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import migrate
+from tests.ports import free_ports
 
 # A test says what is right, not how fast: a loaded machine must not fail it.
 settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("untimed")
+
+pytest_plugins = ["tests.cluster"]
 
 _TEMPLATE = Path("/var/tmp") / f"portcullis-mariadb-template-{os.getuid()}"
 _AS_ROOT = ["--user=mysql"] if os.getuid() == 0 else []
@@ -30,9 +32,7 @@ _SMALL = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
 
 def free_port() -> int:
     """A TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def _template() -> Path:

@@ -1,0 +1,69 @@
+-- What each user may do in the tables, and no more:  mariadb portcullis < grants.sql
+-- Run after each `portcullis migrate`, as the grants name the tables.
+
+-- gateway: takes orders; sees which devices have a key, and no key. It deletes no request.
+GRANT SELECT ON alembic_version TO portcullis_gateway@'%';
+GRANT SELECT, INSERT ON requests TO portcullis_gateway@'%';
+GRANT SELECT, INSERT ON transactions TO portcullis_gateway@'%';
+GRANT SELECT, INSERT, UPDATE ON devices TO portcullis_gateway@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON entitlements TO portcullis_gateway@'%';
+GRANT SELECT, INSERT, UPDATE ON products TO portcullis_gateway@'%';
+GRANT SELECT, INSERT, UPDATE (removed_at) ON messages TO portcullis_gateway@'%';
+GRANT SELECT, INSERT, UPDATE (wanted, state_wanted, cause, priority, dirty_at, due_at, tries,
+    failed_at, last_error) ON device_work TO portcullis_gateway@'%';
+GRANT SELECT (purpose, owner) ON `keys` TO portcullis_gateway@'%';
+GRANT SELECT ON airings TO portcullis_gateway@'%';
+GRANT SELECT (device_id, first_aired_at) ON emms TO portcullis_gateway@'%';
+
+-- emmg: seals what is ordered; passes sealed keys on to the encryptor.
+GRANT SELECT ON devices TO portcullis_emmg@'%';
+GRANT SELECT ON entitlements TO portcullis_emmg@'%';
+GRANT SELECT, UPDATE (sealed, withdrawal_sealed) ON messages TO portcullis_emmg@'%';
+GRANT SELECT, UPDATE ON device_work TO portcullis_emmg@'%';
+GRANT SELECT ON `keys` TO portcullis_emmg@'%';
+GRANT SELECT, INSERT, UPDATE ON emms TO portcullis_emmg@'%';
+GRANT SELECT, INSERT, UPDATE ON airings TO portcullis_emmg@'%';
+GRANT SELECT, UPDATE (revision) ON feed TO portcullis_emmg@'%';
+
+-- cycler: airs; says when an EMM was first on air.
+GRANT SELECT, UPDATE (first_aired_at) ON emms TO portcullis_cycler@'%';
+GRANT SELECT, UPDATE (first_aired_at) ON airings TO portcullis_cycler@'%';
+GRANT SELECT ON feed TO portcullis_cycler@'%';
+GRANT SELECT, INSERT, UPDATE ON leases TO portcullis_cycler@'%';
+
+-- scheduler: keys, re-seals, retention. Alone it deletes requests, once they are archived.
+GRANT SELECT, INSERT, UPDATE ON `keys` TO portcullis_scheduler@'%';
+GRANT SELECT ON products TO portcullis_scheduler@'%';
+GRANT SELECT ON devices TO portcullis_scheduler@'%';
+GRANT SELECT, DELETE ON entitlements TO portcullis_scheduler@'%';
+GRANT SELECT, DELETE ON messages TO portcullis_scheduler@'%';
+GRANT SELECT, UPDATE ON device_work TO portcullis_scheduler@'%';
+GRANT SELECT, UPDATE, DELETE ON emms TO portcullis_scheduler@'%';
+GRANT SELECT, DELETE ON airings TO portcullis_scheduler@'%';
+GRANT SELECT, DELETE ON transactions TO portcullis_scheduler@'%';
+GRANT SELECT, INSERT, DELETE, CREATE, ALTER, DROP ON requests TO portcullis_scheduler@'%';
+GRANT SELECT, UPDATE (revision) ON feed TO portcullis_scheduler@'%';
+GRANT SELECT, INSERT, UPDATE ON leases TO portcullis_scheduler@'%';
+
+-- keys: `portcullis keys …`.
+GRANT SELECT, INSERT ON `keys` TO portcullis_keys@'%';
+
+-- operator: `portcullis products|requests|db …`; sees no key.
+GRANT SELECT ON alembic_version TO portcullis_operator@'%';
+GRANT SELECT ON requests TO portcullis_operator@'%';
+GRANT SELECT ON transactions TO portcullis_operator@'%';
+GRANT SELECT ON devices TO portcullis_operator@'%';
+GRANT SELECT ON entitlements TO portcullis_operator@'%';
+GRANT SELECT ON products TO portcullis_operator@'%';
+GRANT SELECT ON messages TO portcullis_operator@'%';
+GRANT SELECT, UPDATE (due_at, tries, failed_at, last_error) ON device_work
+    TO portcullis_operator@'%';
+GRANT SELECT (purpose, owner, first_epoch, last_epoch, master_id, created_at, live_epoch,
+    seal_epoch, live_since, switch_at, retired_at) ON `keys` TO portcullis_operator@'%';
+GRANT SELECT ON emms TO portcullis_operator@'%';
+GRANT SELECT ON airings TO portcullis_operator@'%';
+GRANT SELECT ON feed TO portcullis_operator@'%';
+GRANT SELECT ON leases TO portcullis_operator@'%';
+
+-- admin: `cluster promote`.
+GRANT SELECT, UPDATE (timeline) ON feed TO portcullis_admin@'%';

@@ -1,0 +1,203 @@
+"""The configuration and scripts in deploy/mariadb, on three real servers."""
+
+import subprocess
+import threading
+
+import pymysql
+import pytest
+
+from portcullis.store.schema import metadata
+from tests.cluster import DEPLOY, HOST, Cluster
+
+pytestmark = pytest.mark.xdist_group("cluster")
+
+DENIED = (1142, 1143)  # table access denied, column access denied
+DENIED_TO = [
+    ("gateway", "SELECT sealed_key FROM `keys`"),
+    ("gateway", "SELECT * FROM `keys`"),
+    ("gateway", "DELETE FROM requests"),
+    ("gateway", "UPDATE requests SET body = ''"),
+    ("gateway", "UPDATE device_work SET sequence = 0"),
+    ("gateway", "INSERT INTO emms VALUES ()"),
+    ("emmg", "SELECT * FROM requests"),
+    ("emmg", "UPDATE entitlements SET ends_at = NULL"),
+    ("emmg", "UPDATE `keys` SET sealed_key = ''"),
+    ("emmg", "UPDATE feed SET timeline = 0"),
+    ("cycler", "SELECT owner FROM `keys`"),
+    ("cycler", "UPDATE emms SET section = ''"),
+    ("cycler", "DELETE FROM emms"),
+    ("scheduler", "UPDATE entitlements SET ends_at = NULL"),
+    ("scheduler", "DELETE FROM `keys`"),
+    ("keys", "UPDATE `keys` SET sealed_key = ''"),
+    ("operator", "SELECT sealed_key FROM `keys`"),
+    ("operator", "UPDATE devices SET active = 1"),
+    ("operator", "DELETE FROM requests"),
+    ("admin", "SELECT * FROM entitlements"),
+]
+
+
+def _connect(cluster: Cluster, user: str, name: str | None = None) -> "pymysql.Connection[object]":
+    return pymysql.connect(
+        host=HOST,
+        port=cluster.nodes[name or cluster.primary].port,
+        user=user,
+        password=cluster.password(user),
+        database="portcullis",
+        ssl_ca=str(cluster.ssl_ca),
+        ssl_verify_identity=True,
+        autocommit=True,
+    )
+
+
+def _add(cluster: Cluster, product_id: int) -> None:
+    cluster.execute(f"INSERT INTO portcullis.products VALUES ({product_id}, 'p', UTC_TIMESTAMP(6))")
+
+
+def _products(cluster: Cluster, name: str | None = None) -> list[int]:
+    rows = cluster.execute("SELECT product_id FROM portcullis.products ORDER BY 1", name)
+    return [row["product_id"] for row in rows]
+
+
+def test_a_commit_answered_by_the_primary_outlives_it(cluster: Cluster) -> None:
+    """The server promoted has it; the dead one comes back as a replica and catches up."""
+    dead = cluster.primary
+    new, other = (name for name in cluster.nodes if name != dead)
+    _add(cluster, 1)
+    cluster.kill(dead)
+    cluster.promote(new)
+    _add(cluster, 2)
+    assert _products(cluster) == [1, 2]
+    cluster.start_replaced(dead)
+    assert cluster.execute("SELECT @@read_only AS r", dead) == [{"r": 1}]
+    cluster.rejoin(dead)
+    _add(cluster, 3)
+    for name in (dead, other):
+        position = cluster.execute("SELECT @@gtid_binlog_pos AS p")[0]["p"]
+        cluster.execute(f"SELECT MASTER_GTID_WAIT('{position}', 30)", name)
+        assert _products(cluster, name) == [1, 2, 3]
+
+
+def test_a_primary_is_changed_as_planned_and_keeps_every_row(cluster: Cluster) -> None:
+    old = cluster.primary
+    new = next(name for name in cluster.nodes if name != old)
+    _add(cluster, 1)
+    cluster.promote(new)
+    assert _products(cluster) == [1]
+    with _connect(cluster, "portcullis_gateway", old) as late, late.cursor() as cursor:
+        with pytest.raises(pymysql.err.OperationalError) as refused:
+            cursor.execute("INSERT INTO products VALUES (2, 'p', UTC_TIMESTAMP(6))")
+        assert refused.value.args[0] == 1290
+
+
+def test_no_server_is_promoted_that_may_lack_an_answered_commit(cluster: Cluster) -> None:
+    """A replica that restarted may have forgotten what it alone had acknowledged.
+
+    The primary itself has everything, once it runs again.
+    """
+    dead = cluster.primary
+    restarted, left = (name for name in cluster.nodes if name != dead)
+    cluster.kill(restarted)
+    _add(cluster, 1)
+    cluster.kill(dead)
+    cluster.start(restarted)
+    for name in (restarted, left):
+        with pytest.raises(AssertionError, match=r"may alone hold answered writes"):
+            cluster.promote(name)
+    with pytest.raises(AssertionError, match=r"lacks writes that another has"):
+        cluster.promote(restarted, "--without", cluster.nodes[restarted].address)
+    cluster.start(dead)
+    with pytest.raises(AssertionError, match="there is no primary to follow"):
+        cluster.rejoin(restarted)
+    cluster.promote(dead)
+    assert _products(cluster) == [1]
+
+
+def test_who_was_away_before_the_primary_died_need_not_be_asked(cluster: Cluster) -> None:
+    dead = cluster.primary
+    away, left = (name for name in cluster.nodes if name != dead)
+    cluster.kill(away)
+    _add(cluster, 1)
+    cluster.kill(dead)
+    cluster.promote(left, "--without", cluster.nodes[away].address)
+    assert _products(cluster) == [1]
+
+
+def test_a_server_with_rows_of_its_own_cannot_follow(cluster: Cluster) -> None:
+    """A dead primary that recovered a commit nobody was answered for is refused, not merged."""
+    dead = cluster.primary
+    new = next(name for name in cluster.nodes if name != dead)
+    cluster.kill(dead)
+    cluster.promote(new)
+    _add(cluster, 1)
+    cluster.start(dead)
+    cluster.execute("INSERT INTO portcullis.products VALUES (9, 'p', UTC_TIMESTAMP(6))", dead)
+    with pytest.raises(AssertionError, match="does not replicate"):
+        cluster.rejoin(dead)
+    cluster.rebuild(dead)
+
+
+def test_without_a_replica_a_commit_waits(cluster: Cluster) -> None:
+    """It is not answered on the strength of one disk; when a replica is back, it is."""
+    replicas = [name for name in cluster.nodes if name != cluster.primary]
+    for name in replicas:
+        cluster.kill(name)
+    written = threading.Thread(target=_add, args=(cluster, 1))
+    written.start()
+    _await_a_waiting_session(cluster)
+    assert written.is_alive()
+    cluster.start(replicas[0])
+    cluster.rejoin(replicas[0])
+    written.join(30)
+    assert not written.is_alive()
+
+
+def _await_a_waiting_session(cluster: Cluster) -> None:
+    """Return once a session waits for a replica; the test's time-out bounds it."""
+    while True:
+        [row] = cluster.execute("SHOW STATUS LIKE 'Rpl_semi_sync_master_wait_sessions'")
+        if int(row["Value"]):
+            return
+
+
+def test_no_connection_is_taken_in_clear(cluster: Cluster) -> None:
+    with pytest.raises(pymysql.err.OperationalError) as refused:
+        pymysql.connect(
+            host=HOST,
+            port=cluster.nodes[cluster.primary].port,
+            user="portcullis_gateway",
+            password=cluster.password("portcullis_gateway"),
+            ssl_disabled=True,
+        )
+    assert refused.value.args[0] in (1045, 3159)  # access denied; secure transport required
+
+
+def test_a_user_can_do_no_more_than_its_work(cluster: Cluster) -> None:
+    """Each of these statements is refused for want of a right."""
+    for user, statement in DENIED_TO:
+        with _connect(cluster, f"portcullis_{user}") as connection, connection.cursor() as cursor:
+            with pytest.raises(pymysql.err.OperationalError) as refused:
+                cursor.execute(statement)
+            assert refused.value.args[0] in DENIED, (user, statement)
+
+
+def test_nobody_but_scheduler_and_migration_deletes_requests(cluster: Cluster) -> None:
+    rows = cluster.execute(
+        "SELECT User AS u FROM mysql.tables_priv WHERE Table_name = 'requests'"
+        " AND Table_priv REGEXP 'Delete|Drop'"
+    )
+    assert [row["u"] for row in rows] == ["portcullis_scheduler"]
+
+
+def test_every_table_has_somebody_who_may_write_it(cluster: Cluster) -> None:
+    """A table that a migration brings and grants.sql forgets would stop a service."""
+    rows = cluster.execute(
+        "SELECT DISTINCT Table_name AS t FROM mysql.tables_priv WHERE Table_priv LIKE '%Insert%'"
+    )
+    written = {row["t"] for row in rows}
+    assert written >= metadata.tables.keys() - {"feed"}  # its one row comes with the schema
+
+
+def test_the_scripts_have_no_flaw_that_shellcheck_knows() -> None:
+    scripts = [path for path in DEPLOY.iterdir() if path.read_bytes().startswith(b"#!")]
+    assert scripts
+    subprocess.run(["shellcheck", *scripts], check=True)
