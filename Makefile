@@ -4,6 +4,7 @@ BIN := .venv/bin
 
 # Debian packages beyond Python: what the tests and the demo drive for real.
 TEST_PACKAGES := mariadb-server mariadb-backup tshark ffmpeg shellcheck
+TEST_PACKAGES += prometheus prometheus-alertmanager
 DEMO_PACKAGES := ffmpeg
 
 .DEFAULT_GOAL := help
@@ -56,6 +57,10 @@ lock: setup ## Pin the newest allowed versions into requirements/
 proto: setup ## Regenerate the gRPC code of the encryptor
 	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src --grpc_python_out=src \
 	    src/portcullis/runtime/rpc/encryptor.proto
+
+.PHONY: docs
+docs: setup ## Regenerate the pages that are made from the code
+	$(BIN)/python tools/metrics_page.py > docs/metrics.md
 
 .PHONY: snapshot
 snapshot: setup ## At a release: keep its code for the test that upgrades from it

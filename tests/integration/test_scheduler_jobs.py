@@ -9,8 +9,9 @@ from sqlalchemy import Engine, func, select, text, update
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.scheduler.chains import rotate_now
 from portcullis.scheduler.config import SchedulerConfig
-from portcullis.scheduler.jobs import CHUNK, Jobs, rotate_now
+from portcullis.scheduler.jobs import CHUNK, Jobs
 from portcullis.scheduler.leadership import Leadership
 from portcullis.store.database import engine_for, writing
 from portcullis.store.partitions import first_id

@@ -13,11 +13,11 @@ from sqlalchemy import func, select
 from portcullis.cli.context import Context, common_options
 from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
-from portcullis.encryptor.main import init_master_key
+from portcullis.encryptor.masterkey import init_master_key
 from portcullis.runtime.config import ConfigSource
 from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.scheduler.chains import rotate_now
 from portcullis.scheduler.config import SchedulerConfig
-from portcullis.scheduler.jobs import rotate_now
 from portcullis.store.keyfile import parse_vendor_key_file
 from portcullis.store.keys import insert_device_keys
 from portcullis.store.schema import keys as key_rows

@@ -4,17 +4,12 @@ import asyncio
 import threading
 from functools import partial
 
-from prometheus_client import Gauge
-
 from portcullis.emmg.config import EmmgConfig
 from portcullis.emmg.worker import Worker
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.runtime.service import Service
 from portcullis.store.database import engine_for
-from portcullis.store.work import queue_age_s
-
-QUEUE_AGE = Gauge("portcullis_emmg_queue_age_seconds", "Wait of the oldest order not yet sealed")
 
 
 async def main(source: ConfigSource) -> None:
@@ -25,7 +20,6 @@ async def main(source: ConfigSource) -> None:
     stopping = threading.Event()
     client = EncryptorClient(config.encryptor)
     workers = [Worker(engine, client, config, stopping) for _ in range(config.workers)]
-    QUEUE_AGE.set_function(lambda: queue_age_s(engine))
     async with Service("emmg", config.monitor) as service:
         for number, worker in enumerate(workers):
             service.checks[f"worker{number}"] = partial(getattr, worker, "trouble")

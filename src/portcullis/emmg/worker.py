@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
 
-from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from portcullis.emmg import metrics
 from portcullis.emmg.batch import Batch, build_batch, read_reply
 from portcullis.emmg.config import EmmgConfig
 from portcullis.runtime.logging import get_logger
@@ -24,14 +24,6 @@ _RETRY_AFTER = timedelta(seconds=1)
 _KEY_WAIT = timedelta(milliseconds=200)
 
 log = get_logger("portcullis.emmg")
-
-SEALED = Counter("portcullis_emmg_sealed_total", "EMM sets written for the carousel", ["cause"])
-REFUSED = Counter("portcullis_emmg_refused_total", "Devices that could not be sealed")
-FAULTS = Counter("portcullis_emmg_faults_total", "Batches lost to a fault", ["part"])
-BATCH_S = Histogram("portcullis_emmg_batch_seconds", "Time of a batch, claim to commit")
-CLOCK_DIFFERENCE = Gauge(
-    "portcullis_emmg_clock_difference_seconds", "Largest of database, encryptor and own clock"
-)
 
 
 class Sealer(Protocol):
@@ -75,7 +67,7 @@ class Worker:
                 self._stopping.wait(1.0 if self.trouble else float(self._config.poll))
 
     def _fault(self, part: str, error: Exception) -> bool:
-        FAULTS.labels(part).inc()
+        metrics.FAULTS.labels(part).inc()
         self.trouble = f"{part}: {type(error).__name__}"
         log.warning("round_failed", part=part, error=str(error)[:300])
         return False
@@ -100,7 +92,7 @@ class Worker:
             raise
         finished, refused = read_reply(batch, reply)
         if refused:
-            REFUSED.inc(len(refused))
+            metrics.REFUSED.inc(len(refused))
             for device_id, reason in refused.items():
                 log.error("device_refused", device_id=device_id, reason=reason)
                 give_up_or_retry(self._engine, token, [device_id], reason, _RETRY_AFTER)
@@ -108,8 +100,8 @@ class Worker:
         for done in finished:
             if done.claimed.device_id in written:
                 for sealed in done.emms:
-                    SEALED.labels(sealed.cause).inc()
-        BATCH_S.observe(time.monotonic() - started)
+                    metrics.SEALED.labels(sealed.cause).inc()
+        metrics.BATCH_S.observe(time.monotonic() - started)
         return True
 
     def _seal(self, batch: Batch, database_now: datetime) -> pb.SealReply:
@@ -127,6 +119,6 @@ class ClocksDisagreeError(Exception):
 def _check_clocks(database: float, encryptor: float) -> None:
     clocks = (database, encryptor, time.time())
     difference = max(clocks) - min(clocks)
-    CLOCK_DIFFERENCE.set(difference)
+    metrics.CLOCK_DIFFERENCE.set(difference)
     if difference > MAX_CLOCK_DIFFERENCE_S:
         raise ClocksDisagreeError(f"the clocks differ by {difference:.0f} s; sealing has stopped")

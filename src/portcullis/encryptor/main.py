@@ -16,7 +16,7 @@ from portcullis.encryptor.config import EncryptorConfig
 from portcullis.encryptor.metrics import CacheMetrics
 from portcullis.encryptor.sealer import Sealer
 from portcullis.encryptor.servicer import Servicer
-from portcullis.keys import Custody, add_master, read_masters
+from portcullis.keys import Custody, read_masters
 from portcullis.runtime.config import ConfigError, ConfigSource
 from portcullis.runtime.rpc.client import MAX_MESSAGE_BYTES
 from portcullis.runtime.rpc.encryptor_pb2_grpc import add_EncryptorServicer_to_server
@@ -40,17 +40,6 @@ async def main(source: ConfigSource) -> None:
         ):
             REGISTRY.register(CacheMetrics(sealer.cache_counts))
             await service.stopping.wait()
-
-
-def init_master_key(config: EncryptorConfig, master_id: str) -> Path:
-    """Make a master and put it first in the master key file; raises KeyFileError.
-
-    What `portcullis keys init` and the first step of a change of master do; the encryptor
-    reads the file when it starts.
-    """
-    path = Path(config.master_key_file)
-    add_master(path, master_id)
-    return path
 
 
 @asynccontextmanager

@@ -209,6 +209,8 @@ class Api:
     async def _commit(self, call: Call, order: NewRequest) -> Accepted:
         """Wait for the commit; raises ProblemError for what was refused."""
         [result] = await self._writer.submit([order])
+        if order.kind in ORDERS:
+            metrics.ORDERS.labels(order.kind, _outcome(result)).inc()
         call.fields |= _fields_of(order, result)
         if isinstance(result, Accepted):
             return result
@@ -251,7 +253,7 @@ class Api:
         self, call: Call, orders: Sequence[NewRequest], results: Sequence[Result]
     ) -> None:
         for order, result in zip(orders, results, strict=True):
-            outcome = "accepted" if isinstance(result, Accepted) else result.code
+            outcome = _outcome(result)
             self._request_log.write(
                 time=datetime.now(UTC),
                 call=order.kind,
@@ -260,7 +262,7 @@ class Api:
                 **_fields_of(order, result),
                 outcome=outcome,
             )
-            metrics.REQUESTS.labels(order.kind, outcome).inc()
+            metrics.ORDERS.labels(order.kind, outcome).inc()
 
     async def _request_by_id(self, call: Call) -> Response:
         _require(call, "read")
@@ -329,6 +331,10 @@ def _fields_of(order: NewRequest, result: Result) -> dict[str, object]:
     }
 
 
+def _outcome(result: Result) -> str:
+    return "accepted" if isinstance(result, Accepted) else result.code
+
+
 def _is_unavailable(result: Result) -> bool:
     return not isinstance(result, Accepted) and result.code == "unavailable"
 
@@ -363,4 +369,5 @@ async def _http_problem(_request: Request, error: Exception) -> Response:
 
 async def _unknown_problem(_request: Request, _error: Exception) -> Response:
     """A bug of ours: says nothing of the inside; the server logs it."""
+    metrics.REQUESTS.labels("none", "error").inc()
     return problem_response(ProblemError("unavailable", "an error of the gateway", status=500))

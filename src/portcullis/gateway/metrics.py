@@ -1,18 +1,25 @@
 """What Prometheus reads of the gateway."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from portcullis.runtime.metrics import counter, gauge, histogram
 
-REQUESTS = Counter(
-    "portcullis_gateway_requests", "Requests answered, by call and outcome", ["call", "outcome"]
+REQUESTS = counter(
+    "portcullis_gateway_requests_total",
+    "HTTP requests answered; outcome is ok, a problem's code, or error (a bug)",
+    *("call", "outcome"),
 )
-ANSWER_S = Histogram(
+ORDERS = counter(
+    "portcullis_gateway_orders_total",
+    "Orders, single and in batches; outcome is accepted, or the code of the refusal",
+    *("kind", "outcome"),
+)
+ANSWER_S = histogram(
     "portcullis_gateway_answer_seconds",
     "From a request to its answer",
-    ["call"],
+    "call",
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-WAITING = Gauge("portcullis_gateway_waiting_orders", "Orders that wait for the database")
-GROUPS = Counter("portcullis_gateway_groups", "Transactions that orders were committed in")
-GROUP_FAILURES = Counter(
-    "portcullis_gateway_group_failures", "Groups of orders that could not be committed"
+WAITING = gauge("portcullis_gateway_waiting_orders", "Orders that wait for the database")
+GROUPS = counter("portcullis_gateway_groups_total", "Transactions that orders were committed in")
+GROUP_FAILURES = counter(
+    "portcullis_gateway_group_failures_total", "Groups of orders that could not be committed"
 )

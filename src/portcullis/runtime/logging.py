@@ -4,9 +4,10 @@ import logging
 import sys
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from portcullis.runtime.config import ConfigError, LogConfig
+from portcullis.runtime.metrics import LOG_MESSAGES
 
 
 def set_up_logging(service: str, config: LogConfig) -> None:
@@ -34,6 +35,7 @@ def set_up_logging(service: str, config: LogConfig) -> None:
             foreign_pre_chain=shared[:-2],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _count,
                 structlog.processors.format_exc_info,
                 *shared[-2:],
                 structlog.processors.JSONRenderer(default=str),
@@ -45,6 +47,11 @@ def set_up_logging(service: str, config: LogConfig) -> None:
     root.setLevel(level)
     for noisy in ("uvicorn.access", "apscheduler", "alembic", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _count(_logger: object, _method: str, event: EventDict) -> EventDict:
+    LOG_MESSAGES.labels(event["level"]).inc()
+    return event
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from importlib.metadata import version
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ from starlette.routing import Route
 
 from portcullis.runtime.config import ConfigError
 from portcullis.runtime.logging import get_logger
+from portcullis.runtime.metrics import BUILD
 
 Check = Callable[[], str | None]
 """A readiness check: None when all is well, else one line that says what is not."""
@@ -81,6 +83,7 @@ class Service(AbstractAsyncContextManager["Service"]):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         self._task = asyncio.create_task(self._server.serve([self._listener]))
+        BUILD.labels(version("portcullis-cas")).set(1)
         log.info("started")
         return self
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 
 from sqlalchemy import Engine
@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.scheduler import metrics
+from portcullis.scheduler.chains import begin_chain
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.rotation import (
     MarkBoxes,
@@ -64,7 +65,7 @@ class Jobs:
             insert_chain(
                 self._engine, self._client.make_chain(product_id, 1, self._config.chain_epochs)
             )
-            metrics.DONE.labels("chain").inc()
+            metrics.KEY_STEPS.labels("chain").inc()
             log.info("product key chain made", product_id=product_id)
 
     def rotate(self) -> None:
@@ -108,13 +109,13 @@ class Jobs:
                 self._tell("prepared", chain.product_id, switch_at)
             case MarkBoxes():
                 count = rotation.mark_chunk_for_rekey(self._engine, chain, now, CHUNK, pending)
-                metrics.DONE.labels("rekey").inc(count)
+                metrics.MARKED.labels("rekey").inc(count)
             case Switch():
                 if rotation.go_live(self._engine, chain, now):
                     self._tell("switched", chain.product_id, now)
 
     def _tell(self, what: str, product_id: int, at: datetime) -> None:
-        metrics.DONE.labels(what).inc()
+        metrics.KEY_STEPS.labels(what).inc()
         log.info("product key", step=what, product_id=product_id, switch_at=at.isoformat())
 
     def reseal(self) -> None:
@@ -127,7 +128,7 @@ class Jobs:
             count = rotation.mark_chunk_for_reseal(
                 self._engine, self._now(), self._config.reseal_every.delta, size
             )
-            metrics.DONE.labels("reseal").inc(count)
+            metrics.MARKED.labels("reseal").inc(count)
             limit = limit - size if count == size else 0
 
     def purge(self) -> None:
@@ -135,7 +136,7 @@ class Jobs:
         now = self._now()
         self._drain("ended", lambda: purge.tombstone_ended(self._engine, now))
         if self._leads():
-            metrics.DONE.labels("removed").inc(purge.tombstone_removed(self._engine, now))
+            metrics.PURGED.labels("removed").inc(purge.tombstone_removed(self._engine, now))
         revision = self._revision_seen_by_all(now)
         if revision is not None:
             self._drain("tombstone", lambda: purge.delete_tombstones(self._engine, revision))
@@ -148,7 +149,7 @@ class Jobs:
 
     def _drain(self, what: str, chunk: Callable[[], int]) -> None:
         while self._leads() and (count := chunk()):
-            metrics.DONE.labels(what).inc(count)
+            metrics.PURGED.labels(what).inc(count)
 
     def _revision_seen_by_all(self, now: datetime) -> int | None:
         """The feed's revision `tombstones_keep` ago; None until this process knows it."""
@@ -161,37 +162,3 @@ class Jobs:
             return None
         self._feed_marks.appendleft(seen)
         return seen[1]
-
-
-def begin_chain(
-    engine: Engine,
-    client: EncryptorClient,
-    newest: rotation.Chain,
-    *,
-    epochs: int,
-    switch_at: datetime,
-) -> None:
-    """Make the chain after `newest` and have boxes given it beside the old one."""
-    first = newest.last_epoch + 1
-    sealed = client.make_chain(newest.product_id, first, first + epochs - 1)
-    rotation.insert_next_chain(engine, sealed, switch_at)
-
-
-def rotate_now(
-    engine: Engine, client: EncryptorClient, product_id: int, epochs: int, overlap: timedelta
-) -> datetime:
-    """Start a new chain after a compromise; returns when it goes live.
-
-    Both keys are on air until then. A chain that waits already is left to go live.
-    Raises LookupError for a product without a chain.
-    """
-    chains = [one for one in rotation.read_chains(engine) if one.product_id == product_id]
-    if not chains:
-        raise LookupError(f"product {product_id} has no key chain")
-    newest = chains[-1]
-    if newest.live_epoch is None and newest.switch_at is not None:
-        return newest.switch_at
-    with engine.connect() as connection:
-        switch_at = database_now(connection) + overlap
-    begin_chain(engine, client, newest, epochs=epochs, switch_at=switch_at)
-    return switch_at

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import REGISTRY
 from sqlalchemy.exc import SQLAlchemyError
 
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
@@ -16,6 +17,7 @@ from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.runtime.service import Service
 from portcullis.scheduler import metrics
 from portcullis.scheduler.config import SchedulerConfig
+from portcullis.scheduler.figures import FIGURES_EVERY_S, Figures
 from portcullis.scheduler.jobs import RESEAL_EVERY_S, Jobs
 from portcullis.scheduler.leadership import RENEW_S, Leadership
 from portcullis.store.database import engine_for
@@ -29,6 +31,8 @@ async def main(source: ConfigSource) -> None:
     database = source.section("database", DatabaseConfig)
     engine = engine_for(database.full_url(), pool_size=database.pool_size)
     leadership = Leadership(engine, f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}")
+    figures = Figures(engine, lambda: leadership.is_held, float(config.product_key_period))
+    REGISTRY.register(figures)
     trouble: dict[str, str] = {}
     with EncryptorClient(config.encryptor) as client:
         jobs = Jobs(engine, client, config, lambda: leadership.is_held)
@@ -40,6 +44,7 @@ async def main(source: ConfigSource) -> None:
             ("rotate", jobs.rotate, 0.5),
             ("reseal", jobs.reseal, RESEAL_EVERY_S),
             ("purge", jobs.purge, float(config.purge_every)),
+            ("figures", figures.read, FIGURES_EVERY_S),
         ):
             run = _guarded(name, job, leadership, trouble)
             timetable.add_job(run, "interval", seconds=every_s, misfire_grace_time=None)

@@ -17,7 +17,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    func,
     or_,
     select,
     tuple_,
@@ -405,12 +404,3 @@ def _let_go(
                 (work.claim_wanted, None),
             )
         )
-
-
-def queue_age_s(engine: Engine) -> float:
-    """How long the oldest unsealed order has waited, in seconds; 0 with nothing to do."""
-    with engine.connect() as connection:
-        oldest = connection.execute(
-            select(func.min(device_work.c.dirty_at)).where(device_work.c.due_at.is_not(None))
-        ).scalar_one()
-        return 0.0 if oldest is None else (database_now(connection) - oldest).total_seconds()
