@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select
 from starlette.applications import Starlette
 
 from portcullis.gateway.api import Api
+from portcullis.gateway.permits import ClientConfig, Permits
 from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Throttle
 from portcullis.gateway.writer import Writer
@@ -112,10 +113,15 @@ def give_keys(engine: Engine, *device_ids: int) -> None:
 
 @asynccontextmanager
 async def gateway(
-    database_url: str, log: Path, bearer: str | None = None, rate_s: float = 1e6
+    database_url: str,
+    log: Path,
+    bearer: str | None = None,
+    rate_s: float = 1e6,
+    clients: Sequence[ClientConfig] = (),
 ) -> AsyncIterator[Sms]:
     """A gateway with its own engine, and an SMS that talks to it."""
     engine = engine_for(database_url)
+    permits = Permits(clients)
     writer = Writer(partial(apply_requests, engine), 50_000)
     request_log = RequestLog(log, 10_000_000, 2)
     api = Api(
@@ -125,7 +131,8 @@ async def gateway(
             ISSUER, "portcullis", KeyCache(lambda: {"keys": [KEY.as_dict(private=False)]})
         ),
         request_log,
-        Throttle(rate_s),
+        throttle=Throttle(rate_s, permits.rates),
+        permits=permits,
         max_body_bytes=65_536,
         max_batch_bytes=16_777_216,
     )

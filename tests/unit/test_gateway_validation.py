@@ -8,19 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portcullis.gateway.orders import ORDERS, device_number, read_batch_line, read_order
+from portcullis.gateway.permits import Caller
 from portcullis.gateway.problems import PROBLEMS, ProblemError, problem_response
-from portcullis.gateway.throttle import Sampler, Throttle
+from portcullis.gateway.throttle import Sampler
 from portcullis.runtime.oauth import SCOPES
 from portcullis.store.orders import NewRequest
 
-ALL = frozenset(SCOPES)
+ALL = Caller("sms", frozenset(SCOPES))
 GRANT: dict[str, Any] = {"transaction_id": "t", "device_id": "7", "product_id": 1}
 TEXT: dict[str, Any] = {"transaction_id": "t", "device_id": "7", "text": "x", "duration_s": 0}
 
 
 def read(kind: str, **body: Any) -> NewRequest:  # noqa: ANN401 (JSON)
     """Validate one body."""
-    return read_order("sms", kind, json.dumps(body).encode(), ALL)
+    return read_order(ALL, kind, json.dumps(body).encode())
 
 
 def code(request: NewRequest) -> str | None:
@@ -115,27 +116,27 @@ def test_equal_orders_have_equal_hashes_however_they_are_spelt() -> None:
 def test_every_call_needs_its_scope(kind: str) -> None:
     """And no other scope will do."""
     scope = ORDERS[kind][1]
-    for scopes in (frozenset(), ALL - {scope}):
-        assert code(read_order("sms", kind, b"{}", scopes)) == "insufficient_scope"
-    assert code(read_order("sms", kind, b"{}", frozenset({scope}))) == "invalid_value"
+    for scopes in (frozenset(), ALL.scopes - {scope}):
+        assert code(read_order(Caller("sms", scopes), kind, b"{}")) == "insufficient_scope"
+    assert code(read_order(Caller("sms", frozenset({scope})), kind, b"{}")) == "invalid_value"
 
 
 def test_a_batch_line_says_what_it_is() -> None:
     """`op` names the call; what names none is refused."""
     line = json.dumps({"op": "addentitlement", **GRANT}).encode()
-    request = read_batch_line("sms", line, ALL)
+    request = read_batch_line(ALL, line)
     assert (request.kind, request.body_hash) == (
         "addentitlement",
         read("addentitlement", **GRANT).body_hash,
     )
     for bad in (b"{}", b'{"op": "batch"}', b'{"op": ["x"]}'):
-        assert code(read_batch_line("sms", bad, ALL)) == "invalid_value"
+        assert code(read_batch_line(ALL, bad)) == "invalid_value"
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_malformed(raw: bytes) -> None:
     """No byte string is an error of ours."""
-    request = read_batch_line("sms", raw, ALL)
+    request = read_batch_line(ALL, raw)
     assert code(request) in {"malformed", "invalid_value"}
 
 
@@ -158,7 +159,7 @@ _FIELDS = [
 @given(st.sampled_from(sorted(ORDERS)), st.dictionaries(st.sampled_from(_FIELDS), _JSON))
 def test_any_json_is_taken_or_refused_with_a_known_code(kind: str, body: dict[str, Any]) -> None:
     """Whatever the values are."""
-    refused = code(read_order("sms", kind, json.dumps(body).encode(), ALL))
+    refused = code(read_order(ALL, kind, json.dumps(body).encode()))
     assert refused is None or refused in PROBLEMS
 
 
@@ -175,23 +176,6 @@ def test_every_problem_is_rfc_9457(problem: str) -> None:
     body = json.loads(bytes(response.body))
     assert (body["code"], body["status"], body["detail"]) == (problem, response.status_code, "why")
     assert ("retry-after" in response.headers) is (problem in {"rate_limited", "unavailable"})
-
-
-def test_a_client_may_burst_then_keeps_its_rate_and_disturbs_nobody() -> None:
-    """Two a second: four at once, then one each half second; others have their own bucket."""
-    throttle = Throttle(2.0)
-
-    def passes(client: str, now: float) -> bool:
-        try:
-            throttle.check(client, now)
-        except ProblemError:
-            return False
-        return True
-
-    assert [passes("a", 100.0) for _ in range(6)] == [*[True] * 4, False, False]
-    assert passes("b", 100.0)
-    assert [passes("a", 100.5) for _ in range(2)] == [True, False]
-    assert passes("a", 1000.0)
 
 
 def test_a_sample_counts_what_it_passes_over() -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from portcullis.gateway.orders import DeviceId, MessageId, ProductId
+from portcullis.gateway.permits import Permit
 from portcullis.gateway.status import Status, derive, encrypted_at, on_air_at
 from portcullis.store.reads import DeviceRecord, RequestRecord
 
@@ -116,13 +117,15 @@ def request_state(record: RequestRecord) -> RequestState:
     )
 
 
-def device_state(device_id: int, record: DeviceRecord) -> DeviceState:
-    """Tell what a device holds."""
+def device_state(device_id: int, record: DeviceRecord, permit: Permit) -> DeviceState:
+    """Tell what a device holds of the products that the client may touch."""
     return DeviceState(
         device_id=str(device_id),
         status="active" if record.active else "removed",
         entitlements=[
-            Entitlement(row.product_id, row.starts_at, row.ends_at) for row in record.entitlements
+            Entitlement(row.product_id, row.starts_at, row.ends_at)
+            for row in record.entitlements
+            if permit.allows_product(row.product_id)
         ],
         number=record.number,
         last_aired_at=record.last_aired_at,

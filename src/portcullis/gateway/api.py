@@ -33,6 +33,7 @@ from portcullis.gateway.orders import (
     read_order,
     read_product,
 )
+from portcullis.gateway.permits import NOBODY, Caller, Permits
 from portcullis.gateway.problems import (
     ProblemError,
     insufficient_scope,
@@ -67,8 +68,7 @@ class Call:
 
     name: str
     request: Request
-    client_id: str | None = None
-    scopes: frozenset[str] = frozenset()
+    caller: Caller = NOBODY
     fields: dict[str, object] = field(default_factory=dict)
 
 
@@ -84,8 +84,9 @@ class Api:
         writer: Writer,
         verifier: TokenVerifier,
         request_log: RequestLog,
-        throttle: Throttle,
         *,
+        throttle: Throttle,
+        permits: Permits,
         max_body_bytes: int,
         max_batch_bytes: int,
     ) -> None:
@@ -94,6 +95,7 @@ class Api:
         self._verifier = verifier
         self._request_log = request_log
         self._throttle = throttle
+        self._permits = permits
         self._samplers = {code: Sampler() for code in _SAMPLED}
         self._max_body_bytes = max_body_bytes
         self._max_batch_bytes = max_batch_bytes
@@ -132,7 +134,8 @@ class Api:
         outcome = "ok"
         try:
             grant = await self._authenticate(call)
-            call.client_id, call.scopes = grant.client_id, grant.scopes
+            permit = self._permits.of(grant.client_id)
+            call.caller = Caller(grant.client_id, grant.scopes, permit)
             self._throttle.check(grant.client_id, time.monotonic())
             response = await handler(call)
         except ProblemError as error:
@@ -158,7 +161,7 @@ class Api:
         return {
             "time": datetime.now(UTC),
             "call": call.name,
-            "client_id": call.client_id,
+            "client_id": call.caller.client_id or None,
             "from": client.host if client else None,
             **call.fields,
             "outcome": outcome,
@@ -177,12 +180,11 @@ class Api:
             raise unauthenticated(str(error), has_token=True) from error
 
     async def _order(self, call: Call) -> Response:
-        kind, client_id = call.name, call.client_id or ""
         try:
             raw = await _body(call.request, self._max_body_bytes)
-            order = read_order(client_id, kind, raw, call.scopes)
+            order = read_order(call.caller, call.name, raw)
         except Refusal as refusal:
-            order = NewRequest(client_id, None, kind, {}, refusal=refusal)
+            order = NewRequest(call.caller.client_id, None, call.name, {}, refusal=refusal)
         accepted = await self._commit(call, order)
         return _json(
             OrderAccepted(
@@ -196,12 +198,12 @@ class Api:
         )
 
     async def _put_product(self, call: Call) -> Response:
-        client_id, product_id = call.client_id or "", call.request.path_params["product_id"]
+        product_id = call.request.path_params["product_id"]
         try:
             raw = await _body(call.request, self._max_body_bytes)
-            order = read_product(client_id, product_id, raw, call.scopes)
+            order = read_product(call.caller, product_id, raw)
         except Refusal as refusal:
-            order = NewRequest(client_id, None, call.name, {}, refusal=refusal)
+            order = NewRequest(call.caller.client_id, None, call.name, {}, refusal=refusal)
         accepted = await self._commit(call, order)
         product = Product(int(product_id), str(order.body["name"]))
         return _json(product, 201 if accepted.created else 200)
@@ -220,7 +222,6 @@ class Api:
         raise ProblemError(result.code, result.detail, request_id=result.request_id)
 
     async def _batch(self, call: Call) -> Response:
-        client_id = call.client_id or ""
         try:
             raw = await _body(call.request, self._max_batch_bytes)
             lines = [(n, line) for n, line in enumerate(raw.split(b"\n"), 1) if line.strip()]
@@ -229,8 +230,10 @@ class Api:
         if len(lines) > MAX_BATCH_LINES:
             too_many = Refusal("too_large", f"a batch has {MAX_BATCH_LINES} lines at most")
             await self._refuse_batch(call, too_many)
+        # The request itself has been counted.
+        self._throttle.check(call.caller.client_id, time.monotonic(), cost=len(lines) - 1)
         orders = await asyncio.to_thread(
-            lambda: [read_batch_line(client_id, line, call.scopes) for _, line in lines]
+            lambda: [read_batch_line(call.caller, line) for _, line in lines]
         )
         results = await self._writer.submit(orders)
         call.fields["orders"] = len(orders)
@@ -245,7 +248,7 @@ class Api:
         )
 
     async def _refuse_batch(self, call: Call, refusal: Refusal) -> NoReturn:
-        request = NewRequest(call.client_id or "", None, "batch", {}, refusal=refusal)
+        request = NewRequest(call.caller.client_id, None, "batch", {}, refusal=refusal)
         await self._commit(call, request)
         raise refusal  # not reached: what carries a refusal is refused
 
@@ -257,7 +260,7 @@ class Api:
             self._request_log.write(
                 time=datetime.now(UTC),
                 call=order.kind,
-                client_id=call.client_id,
+                client_id=call.caller.client_id,
                 batch=True,
                 **_fields_of(order, result),
                 outcome=outcome,
@@ -269,7 +272,7 @@ class Api:
         record = await asyncio.to_thread(
             request_by_id,
             self._engine,
-            call.client_id or "",
+            call.caller.client_id,
             call.request.path_params["request_id"],
         )
         return _request_response(record)
@@ -282,7 +285,7 @@ class Api:
                 "invalid_value", "transaction_id is not 1 to 64 printable characters"
             )
         record = await asyncio.to_thread(
-            request_by_transaction, self._engine, call.client_id or "", transaction_id
+            request_by_transaction, self._engine, call.caller.client_id, transaction_id
         )
         return _request_response(record)
 
@@ -291,19 +294,22 @@ class Api:
         device_id = device_number(call.request.path_params["device_id"])
         if device_id is None:
             raise ProblemError("invalid_value", "device_id is not a decimal number below 2^40")
+        if not call.caller.permit.allows_device(device_id):
+            raise ProblemError("not_permitted", f"this client may not read device {device_id}")
         record = await asyncio.to_thread(device_record, self._engine, device_id)
         if record is None:
             raise ProblemError("unknown_device", f"device {device_id} was never added")
-        return _json(device_state(device_id, record))
+        return _json(device_state(device_id, record, call.caller.permit))
 
     async def _products(self, call: Call) -> Response:
         _require(call, "read")
         rows = await asyncio.to_thread(catalogue, self._engine)
-        return _json(Catalogue([Product(row.product_id, row.name) for row in rows]))
+        seen = [row for row in rows if call.caller.permit.allows_product(row.product_id)]
+        return _json(Catalogue([Product(row.product_id, row.name) for row in seen]))
 
 
 def _require(call: Call, scope: str) -> None:
-    if scope not in call.scopes:
+    if scope not in call.caller.scopes:
         raise insufficient_scope(scope)
 
 

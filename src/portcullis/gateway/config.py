@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 import msgspec
 
+from portcullis.gateway.permits import ClientConfig, Permits
 from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
 from portcullis.runtime.jwks import is_private_enough
 
@@ -28,7 +29,8 @@ class GatewayConfig(Section, frozen=True):
         max_body_bytes: largest single order.
         max_batch_bytes: largest batch.
         rate_per_client_s: requests a second that one client may make; twice as many in a burst.
-            A batch is one request.
+            Each line of a batch counts.
+        client: rates, products and devices of single clients.
         max_waiting: orders that may wait for the database before 503 is answered.
     """
 
@@ -46,7 +48,8 @@ class GatewayConfig(Section, frozen=True):
     token_lifetime: Duration = Duration(3600)
     max_body_bytes: Annotated[int, msgspec.Meta(ge=16_384)] = 65_536
     max_batch_bytes: Annotated[int, msgspec.Meta(ge=65_536)] = 16_777_216
-    rate_per_client_s: Annotated[float, msgspec.Meta(gt=0)] = 2000.0
+    rate_per_client_s: Annotated[float, msgspec.Meta(gt=0)] = 5000.0
+    client: tuple[ClientConfig, ...] = ()
     max_waiting: Annotated[int, msgspec.Meta(ge=10_000)] = 50_000
 
     @classmethod
@@ -59,7 +62,13 @@ class GatewayConfig(Section, frozen=True):
             raise ConfigError("gateway.jwks: expected https: over http, keys can be swapped")
         if config.jwks_keep < 2 * config.jwks_refresh:
             raise ConfigError("gateway.jwks_keep: expected twice jwks_refresh or more")
+        Permits(config.client)
         return config
+
+    @property
+    def permits(self) -> Permits:
+        """What each client may touch, and how often it may ask."""
+        return Permits(self.client)
 
     @property
     def token_issuer(self) -> str:

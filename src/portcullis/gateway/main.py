@@ -32,6 +32,7 @@ async def main(source: ConfigSource) -> None:
     database = source.section("database", DatabaseConfig)
     logging.getLogger("authlib").setLevel(logging.WARNING)  # at debug it prints tokens
     engine = engine_for(database.full_url(), pool_size=database.pool_size)
+    permits = config.permits
     source_of_keys, routes = _authorization(config)
     keys = KeyCache(
         source_of_keys, refresh_s=float(config.jwks_refresh), keep_s=float(config.jwks_keep)
@@ -48,7 +49,8 @@ async def main(source: ConfigSource) -> None:
                 writer,
                 TokenVerifier(config.token_issuer, config.audience, keys),
                 request_log,
-                Throttle(config.rate_per_client_s),
+                throttle=Throttle(config.rate_per_client_s, permits.rates),
+                permits=permits,
                 max_body_bytes=config.max_body_bytes,
                 max_batch_bytes=config.max_batch_bytes,
             )

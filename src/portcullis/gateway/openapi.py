@@ -15,6 +15,7 @@ _EVERYWHERE = ("unauthenticated", "rate_limited", "unavailable")
 _OF_AN_ORDER = (
     "malformed",
     "insufficient_scope",
+    "not_permitted",
     "transaction_conflict",
     "too_large",
     "invalid_value",
@@ -128,7 +129,10 @@ def _paths() -> dict[str, Any]:
     device_id = _parameter("device_id", "path", {"type": "string", "pattern": "^[1-9][0-9]{0,12}$"})
     paths["/devices/{device_id}"] = {
         "get": _read(
-            "What a device holds", "DeviceState", ("unknown_device", "invalid_value"), device_id
+            "What a device holds",
+            "DeviceState",
+            ("not_permitted", "unknown_device", "invalid_value"),
+            device_id,
         )
     }
     paths["/products/{product_id}"] = {"put": _put_product()}
@@ -189,7 +193,14 @@ def _put_product() -> dict[str, Any]:
             "200": _answer("Renamed, or there already", "Product"),
             "201": _answer("New", "Product"),
             **_problems(
-                (*_EVERYWHERE, "malformed", "insufficient_scope", "too_large", "invalid_value")
+                (
+                    *_EVERYWHERE,
+                    "malformed",
+                    "insufficient_scope",
+                    "not_permitted",
+                    "too_large",
+                    "invalid_value",
+                )
             ),
         },
     }

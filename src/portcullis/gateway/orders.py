@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from portcullis.gateway.permits import MAX_DEVICE_ID, MAX_PRODUCT_ID, Caller
 from portcullis.store.applying import Refusal
 from portcullis.store.orders import NewRequest
 
-MAX_DEVICE_ID = 2**40 - 1
 MAX_TEXT_CHARS = 1000
-_MAX_PRODUCT_ID = 65535
 _MAX_TRANSACTION_CHARS = 64
 _LAST_TIME = 2**32 - 2
 _SNIPPET_CHARS = 2000
@@ -27,7 +26,7 @@ DeviceId = Annotated[
         examples=["1234567890"],
     ),
 ]
-ProductId = Annotated[int, Meta(ge=1, le=_MAX_PRODUCT_ID, examples=[101])]
+ProductId = Annotated[int, Meta(ge=1, le=MAX_PRODUCT_ID, examples=[101])]
 MessageId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 TransactionId = Annotated[
     str,
@@ -131,62 +130,70 @@ def parse_json(raw: bytes) -> Any:  # noqa: ANN401 (whatever JSON holds)
     return value
 
 
-def read_order(client_id: str, kind: str, raw: bytes, scopes: frozenset[str]) -> NewRequest:
+def read_order(caller: Caller, kind: str, raw: bytes) -> NewRequest:
     """Validate the body of one call; what is wrong stands in `refusal`."""
     try:
         fields = parse_json(raw)
     except Refusal as refusal:
-        return _refused(client_id, kind, raw, {}, refusal)
+        return _refused(caller, kind, raw, {}, refusal)
     if "op" in fields:  # the path says what it is
         unknown = Refusal("invalid_value", "Object contains unknown field `op`")
-        return _refused(client_id, kind, raw, fields, unknown)
-    return _read_fields(client_id, kind, raw, fields, scopes)
+        return _refused(caller, kind, raw, fields, unknown)
+    return _read_fields(caller, kind, raw, fields)
 
 
-def read_batch_line(client_id: str, raw: bytes, scopes: frozenset[str]) -> NewRequest:
+def read_batch_line(caller: Caller, raw: bytes) -> NewRequest:
     """Validate one line of a batch, whose `op` says what it is."""
     try:
         fields = parse_json(raw)
     except Refusal as refusal:
-        return _refused(client_id, UNREADABLE, raw, {}, refusal)
+        return _refused(caller, UNREADABLE, raw, {}, refusal)
     kind = fields.pop("op", None)
     if not isinstance(kind, str) or kind not in ORDERS:
         no_such = Refusal("invalid_value", f"op is not one of {', '.join(ORDERS)}")
-        return _refused(client_id, UNREADABLE, raw, fields, no_such)
-    return _read_fields(client_id, kind, raw, fields, scopes)
+        return _refused(caller, UNREADABLE, raw, fields, no_such)
+    return _read_fields(caller, kind, raw, fields)
 
 
-def read_product(client_id: str, product_id: str, raw: bytes, scopes: frozenset[str]) -> NewRequest:
+def read_product(caller: Caller, product_id: str, raw: bytes) -> NewRequest:
     """Validate `PUT /products/{product_id}`."""
     try:
-        _check_scope("product", scopes)
+        _check_scope("product", caller)
         number = _product_number(product_id)
+        _check_permit(caller, None, number)
         body = _convert(parse_json(raw), ProductBody)
     except Refusal as refusal:
-        return _refused(client_id, "putproduct", raw, {}, refusal)
-    return NewRequest(client_id, None, "putproduct", {"name": body.name}, product_id=number)
+        return _refused(caller, "putproduct", raw, {}, refusal)
+    return NewRequest(caller.client_id, None, "putproduct", {"name": body.name}, product_id=number)
 
 
-def _read_fields(
-    client_id: str, kind: str, raw: bytes, fields: dict[str, Any], scopes: frozenset[str]
-) -> NewRequest:
+def _read_fields(caller: Caller, kind: str, raw: bytes, fields: dict[str, Any]) -> NewRequest:
     shape, scope = ORDERS[kind]
     try:
-        _check_scope(scope, scopes)
-        return _canonical(client_id, kind, _convert(fields, shape))
+        _check_scope(scope, caller)
+        order = _canonical(caller, kind, _convert(fields, shape))
+        _check_permit(caller, order.device_id, order.product_id)
     except Refusal as refusal:
-        return _refused(client_id, kind, raw, fields, refusal)
+        return _refused(caller, kind, raw, fields, refusal)
+    return order
 
 
-def _check_scope(scope: str, scopes: frozenset[str]) -> None:
-    if scope not in scopes:
+def _check_permit(caller: Caller, device_id: int | None, product_id: int | None) -> None:
+    if device_id is not None and not caller.permit.allows_device(device_id):
+        raise Refusal("not_permitted", f"this client may not touch device {device_id}")
+    if product_id is not None and not caller.permit.allows_product(product_id):
+        raise Refusal("not_permitted", f"this client may not touch product {product_id}")
+
+
+def _check_scope(scope: str, caller: Caller) -> None:
+    if scope not in caller.scopes:
         raise Refusal("insufficient_scope", f"this needs the scope {scope!r}")
 
 
 def _product_number(text: str) -> int:
-    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PRODUCT_ID))
-    if not is_number or not 1 <= int(text) <= _MAX_PRODUCT_ID:
-        raise Refusal("invalid_value", f"product_id is not 1 to {_MAX_PRODUCT_ID}")
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PRODUCT_ID))
+    if not is_number or not 1 <= int(text) <= MAX_PRODUCT_ID:
+        raise Refusal("invalid_value", f"product_id is not 1 to {MAX_PRODUCT_ID}")
     return int(text)
 
 
@@ -197,7 +204,7 @@ def _convert(fields: Mapping[str, Any], shape: type[Any]) -> Any:  # noqa: ANN40
         raise Refusal("invalid_value", str(error)) from error
 
 
-def _canonical(client_id: str, kind: str, order: Order) -> NewRequest:
+def _canonical(caller: Caller, kind: str, order: Order) -> NewRequest:
     """Canonical values as given: what was omitted stays omitted. Raises Refusal."""
     given = {
         name: value
@@ -218,7 +225,7 @@ def _canonical(client_id: str, kind: str, order: Order) -> NewRequest:
         raise Refusal("text_too_long", f"the text has more than {MAX_TEXT_CHARS} characters")
     body = given | {name: time.isoformat() for name, time in times.items()}
     return NewRequest(
-        client_id,
+        caller.client_id,
         order.transaction_id,
         kind,
         body,
@@ -228,6 +235,7 @@ def _canonical(client_id: str, kind: str, order: Order) -> NewRequest:
         message_id=given.get("message_id"),
         starts_at=starts_at,
         ends_at=ends_at,
+        allows_device=caller.permit.allows_device,
     )
 
 
@@ -261,13 +269,13 @@ def _second(name: str, value: datetime) -> datetime:
 
 
 def _refused(
-    client_id: str, kind: str, raw: bytes, fields: Mapping[str, Any], refusal: Refusal
+    caller: Caller, kind: str, raw: bytes, fields: Mapping[str, Any], refusal: Refusal
 ) -> NewRequest:
     """Keep what can be kept of a request that is refused."""
     transaction_id = fields.get("transaction_id")
     device_id = fields.get("device_id")
     return NewRequest(
-        client_id,
+        caller.client_id,
         transaction_id if is_transaction_id(transaction_id) else None,
         kind,
         {"raw": raw.decode(errors="replace")[:_SNIPPET_CHARS]},

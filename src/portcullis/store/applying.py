@@ -37,6 +37,8 @@ class Request(Protocol):
     def starts_at(self) -> datetime | None: ...  # noqa: D102
     @property
     def ends_at(self) -> datetime | None: ...  # noqa: D102
+    @property
+    def allows_device(self) -> Callable[[int], bool]: ...  # noqa: D102
 
 
 @dataclass
@@ -204,6 +206,8 @@ def _remove_osm(group: Group, request: Request) -> Effect:
     message = group.messages.get(_given(request.message_id))
     if message is None or message.device_id not in group.devices:
         raise Refusal("unknown_message", f"there is no message {request.message_id}")
+    if not request.allows_device(message.device_id):
+        raise Refusal("not_permitted", f"message {message.message_id} is for another's device")
     device = group.devices[message.device_id]
     removed_here = message.message_id in group.removed_messages or (
         message.wanted < device.removed_messages_below

@@ -11,7 +11,7 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,6 +28,7 @@ from portcullis.store.schema import messages, requests, transactions
 ACCEPTED = "accepted"
 _STATEMENT_ROWS = 500
 _MAX_TRIES = 6
+_NOT_FOR_THIS_CLIENT = ("insufficient_scope", "not_permitted")
 
 
 class DatabaseUnavailableError(PortcullisError):
@@ -42,6 +43,7 @@ class NewRequest:
         body: canonical values as given; as received (one key, "raw") when refused.
         body_hash: SHA-256 over kind and canonical values; None for a product.
         refusal: why the request was refused before the tables were looked at.
+        allows_device: whether the client may touch a device, for orders that name another thing.
     """
 
     client_id: str
@@ -55,6 +57,7 @@ class NewRequest:
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     refusal: Refusal | None = None
+    allows_device: Callable[[int], bool] = lambda _device_id: True
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _apply(connection: Connection, batch: Sequence[NewRequest]) -> list[Result]:
 def _effect(group: Group, request: NewRequest, *, is_used: bool) -> Effect:
     refusal = request.refusal
     # What the client may not do says nothing about the ids it has used.
-    if is_used and (refusal is None or refusal.code != "insufficient_scope"):
+    if is_used and (refusal is None or refusal.code not in _NOT_FOR_THIS_CLIENT):
         raise Refusal("transaction_conflict", "this transaction_id stands for another order")
     if refusal is not None:
         raise refusal
