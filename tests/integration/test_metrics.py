@@ -142,6 +142,7 @@ def test_orders_are_counted_along_their_way(exposed: dict[str, str]) -> None:
     assert _value(exposed["emmg"], "portcullis_emmg_sealed_total", cause="order") >= 1
     assert _value(exposed["encryptor"], "portcullis_encryptor_sealed_total") >= 1
     assert _value(cycler, "portcullis_cycler_aired_emms_total") >= 1
+    assert _value(cycler, "portcullis_cycler_order_to_air_seconds_count") >= 1
     assert _value(cycler, "portcullis_cycler_link", state="stream_open") == 1
     assert _value(cycler, "portcullis_cycler_bandwidth_asked_bytes_per_second") == 125_000
     assert _value(cycler, "portcullis_cycler_class_cycle_seconds", **{"class": "fresh"}) >= 2

@@ -8,7 +8,8 @@ from sqlalchemy import Engine
 
 from portcullis.store.database import database_now, engine_for, writing
 from portcullis.store.figures import queue_figures
-from portcullis.store.schema import device_work
+from portcullis.store.orders import Accepted, NewRequest, apply_requests
+from portcullis.store.schema import device_work, devices
 
 
 @pytest.fixture
@@ -55,3 +56,28 @@ def test_only_orders_have_an_age_and_only_what_is_due_is_waiting(engine: Engine)
     assert 40 <= figures.oldest_order_s < 100
     assert figures.waiting == {"order": 2, "rekey": 1, "reseal": 1}
     assert figures.failed == 1
+
+
+def test_an_order_has_not_waited_since_a_rekey_before_it(engine: Engine) -> None:
+    """Its age counts from its own acceptance."""
+    with writing(engine) as connection:
+        now = database_now(connection)
+        long_ago = now - timedelta(seconds=900)
+        connection.execute(devices.insert().values(device_id=3, active=1, added_at=now))
+        connection.execute(
+            device_work.insert().values(
+                device_id=3,
+                wanted=1,
+                state_wanted=1,
+                cause="rekey",
+                priority=1,
+                dirty_at=long_ago,
+                due_at=long_ago,
+            )
+        )
+    (result,) = apply_requests(
+        engine, [NewRequest("sms", "t1", "removedevice", {}, device_id=3, body_hash=bytes(32))]
+    )
+    assert isinstance(result, Accepted)
+    assert queue_figures(engine).oldest_order_s < 100
+    assert queue_figures(engine).waiting == {"order": 1, "rekey": 0, "reseal": 0}

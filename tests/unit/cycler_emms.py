@@ -21,6 +21,7 @@ def emm_row(
     starts_at: float | None = None,
     ends_at: float | None = None,
     first_aired_at: float | None = None,
+    ordered_at: float | None = None,
 ) -> AirableEmm:
     """A row of `emms`, by default a new order's."""
     payload = device_id.to_bytes(5) + number.to_bytes(8) + bytes(size - 16)
@@ -38,4 +39,5 @@ def emm_row(
         starts_at=starts_at,
         ends_at=ends_at,
         first_aired_at=first_aired_at,
+        ordered_at=ordered_at,
     )

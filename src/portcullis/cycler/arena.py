@@ -45,6 +45,7 @@ class Arena:
         self.used = array("B")
         self._packets = bytearray()
         self._overflow: dict[int, bytes] = {}
+        self._waiting_since: dict[int, float] = {}
         self._slots: dict[int, int] = {}
         self._free: list[int] = []
 
@@ -88,6 +89,7 @@ class Arena:
         del self._slots[_packed(self.key(slot))]
         self.used[slot] = 0
         self._overflow.pop(slot, None)
+        self._waiting_since.pop(slot, None)
         self._free.append(slot)
 
     def packets(self, slot: int) -> bytes:
@@ -110,6 +112,13 @@ class Arena:
             if other is None or self.number[other] != number or not self.told[other]:
                 return False
         return True
+
+    def end_wait(self, slot: int) -> float | None:
+        """Since when (Unix seconds) a slot has waited for its first airing; then it no longer does.
+
+        None: no order waits for it, or it has had its first airing.
+        """
+        return self._waiting_since.pop(slot, None)
 
     def _grow(self) -> int:
         for column in (
@@ -134,6 +143,10 @@ class Arena:
         self.told[slot] = emm.first_aired_at is not None
         if emm.first_aired_at is not None:
             self.first_aired[slot] = emm.first_aired_at
+        if emm.first_aired_at is None and emm.ordered_at is not None:
+            self._waiting_since[slot] = max(emm.ordered_at, self.starts_at[slot])
+        else:
+            self._waiting_since.pop(slot, None)
         first, *rest = packets
         start = slot * PACKET_SIZE
         self._packets[start : start + PACKET_SIZE] = first

@@ -154,6 +154,7 @@ class Carousel:
         if slot is not None and self.arena.revision[slot] == revision:
             self.arena.first_aired[slot] = first_aired
             self.arena.told[slot] = 1
+            self.arena.end_wait(slot)
             if self._rings.ring[slot] == _FIRST:
                 self._rings.unlink(slot)
                 self._admit(slot, now, wall)
@@ -270,8 +271,11 @@ class Carousel:
 
     def _tell(self, slot: int, wall: float) -> FirstAiring:
         arena = self.arena
+        since = arena.end_wait(slot)
+        waited_s = None
         if isnan(arena.first_aired[slot]):
             arena.first_aired[slot] = wall
+            waited_s = None if since is None else max(wall - since, 0.0)
         arena.told[slot] = 1
         device_id, message_id, part = arena.key(slot)
         return FirstAiring(
@@ -282,6 +286,7 @@ class Carousel:
             covers=arena.covers[slot],
             completes_set=arena.set_is_told(slot),
             aired_at=arena.first_aired[slot],
+            waited_s=waited_s,
         )
 
     def _move_on(self, ring: int, slot: int, now: float) -> None:

@@ -15,6 +15,7 @@ from portcullis.cycler.link import Link, LinkState
 from portcullis.cycler.pacer import MAX_PACKETS_PER_MESSAGE, Pacer
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
 from portcullis.runtime.logging import get_logger
+from portcullis.runtime.metrics import histogram
 from portcullis.store.feed import EmmKey, first_aired_times
 from portcullis.store.leases import lease_note, release_lease, take_lease
 
@@ -22,6 +23,13 @@ LEASE_TTL = timedelta(seconds=3)
 _RENEW_S = 1.0
 _TICK_S = 0.004
 _IDLE_S = 1.0
+
+ORDER_TO_AIR_S = histogram(
+    "portcullis_cycler_order_to_air_seconds",
+    "From an order (or the start of its window) to its first airing; the oldest of those in an EMM",
+    "stream",
+    buckets=(0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
 
 log = get_logger("portcullis.cycler.stream")
 
@@ -205,6 +213,9 @@ class Stream:
         for slot in picks.slots:
             add(time_us, *arena.key(slot), arena.number[slot], arena.size[slot])
         self._first_airings.add(picks.first_airings)
+        for aired in picks.first_airings:
+            if aired.completes_set and aired.waited_s is not None:
+                ORDER_TO_AIR_S.labels(self.config.name).observe(aired.waited_s)
         self.aired["emms"] += len(picks.slots)
         self.aired["packets"] += picks.packets
 

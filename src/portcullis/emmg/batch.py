@@ -37,6 +37,7 @@ class Draft:
             sections=sections,
             starts_at=self.starts_at,
             ends_at=self.ends_at,
+            ordered_at=self.claimed.dirty_at if self.cause == "order" else None,
         )
 
 

@@ -46,6 +46,7 @@ class AirableEmm(NamedTuple):
     starts_at: float | None
     ends_at: float | None
     first_aired_at: float | None
+    ordered_at: float | None
 
     @property
     def key(self) -> EmmKey:
@@ -57,6 +58,7 @@ class FirstAiring(NamedTuple):
     """An EMM was handed to a multiplexer for the first time.
 
     `completes_set`: all parts of its set have now been aired, so the orders it covers are on air.
+    `waited_s`: how long the oldest of these orders has waited, or its window; None: not known.
     """
 
     device_id: int
@@ -66,6 +68,7 @@ class FirstAiring(NamedTuple):
     covers: int
     completes_set: bool
     aired_at: float
+    waited_s: float | None = None
 
 
 _COLUMNS = [emms.c[name] for name in AirableEmm._fields]
@@ -187,6 +190,7 @@ def _airable(row: Row[tuple[object, ...]]) -> AirableEmm:
         starts_at=_unix(row.starts_at),
         ends_at=_unix(row.ends_at),
         first_aired_at=_unix(row.first_aired_at),
+        ordered_at=_unix(row.ordered_at),
     )
 
 

@@ -54,7 +54,9 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
         device = by_id[row.device_id]
         device.wanted, device.state_wanted = row.wanted, row.state_wanted
         device.has_work = True
-        device.dirty_at, device.due_at = row.dirty_at, row.due_at
+        # An order has waited since it came, not since a re-key before it.
+        device.dirty_at = row.dirty_at if row.priority == PRIORITY_ORDER else None
+        device.due_at = row.due_at
         device.is_claimed = row.claim_token is not None
     now = database_now(connection)
     for row in connection.execute(

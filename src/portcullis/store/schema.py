@@ -248,6 +248,7 @@ emms = Table(
     Column("ends_at", UtcDateTime),  # not to be aired from then on
     Column("sealed_at", UtcDateTime, nullable=False),
     Column("first_aired_at", UtcDateTime),
+    Column("ordered_at", UtcDateTime),  # since when its orders waited; kept like first_aired_at
     Index(None, "revision"),
     Index(None, "ends_at"),
 )

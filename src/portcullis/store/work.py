@@ -55,6 +55,7 @@ class Claimed:
     cause: str
     tries: int
     held: Mapping[int, int]
+    dirty_at: datetime | None = None
 
 
 def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claimed]:
@@ -111,6 +112,7 @@ def _claimed(row: RowMapping) -> Claimed:
         cause=row["cause"],
         tries=row["tries"],
         held={int(product): epoch for product, epoch in json.loads(row["held"]).items()},
+        dirty_at=row["dirty_at"],
     )
 
 
@@ -206,6 +208,7 @@ class SealedEmm:
     sections: Sequence[bytes]
     starts_at: datetime | None = None
     ends_at: datetime | None = None
+    ordered_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -316,6 +319,7 @@ def _emm_rows(sealed: SealedEmm, now: datetime) -> list[dict[str, object]]:
             "starts_at": sealed.starts_at,
             "ends_at": sealed.ends_at,
             "sealed_at": now,
+            "ordered_at": sealed.ordered_at,
         }
         for part, section in enumerate(sealed.sections, start=1)
     ]
@@ -347,7 +351,7 @@ def _write_emms(connection: Connection, rows: list[dict[str, object]]) -> None:
         if cause_is_order:
             # An order's EMM has not been aired; a re-key keeps when its slot first was.
             chosen = [row | {"first_aired_at": None} for row in chosen]
-            upsert(connection, emms, chosen, [*_SLOT, "first_aired_at"])
+            upsert(connection, emms, chosen, [*_SLOT, "first_aired_at", "ordered_at"])
         else:
             upsert(connection, emms, chosen, _SLOT)
     # Parts that the new set no longer has leave the carousel.
