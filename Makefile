@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 # Debian packages beyond Python: what the tests and the demo drive for real.
 TEST_PACKAGES := mariadb-server mariadb-backup tshark ffmpeg shellcheck
-TEST_PACKAGES += prometheus prometheus-alertmanager
+TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc
 DEMO_PACKAGES := ffmpeg
 
 .DEFAULT_GOAL := help

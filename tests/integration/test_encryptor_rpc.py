@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from portcullis.emm import State, derive_kek, open_set
-from portcullis.keys import add_master
+from portcullis.keys import init_masters
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import (
     EncryptorClient,
@@ -55,7 +55,7 @@ def start(config: Path) -> subprocess.Popen[str]:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Config."""
-    add_master(tmp_path / "master.json", "m1")
+    init_masters(tmp_path / "master.json", "m1")
     path = tmp_path / "portcullis.toml"
     path.write_text(
         "[encryptor]\n"
@@ -102,7 +102,7 @@ def test_a_batch_of_500_comes_back_in_order_and_every_box_opens_its_own(
         kek = derive_kek(item.address.to_bytes(16, "big"), CAS, item.address, 0)
         assert State.from_payload(open_set(kek, list(sealed.sections))).active
     info = client.info()
-    assert (info.current_master_id, list(info.master_ids)) == ("m1", ["m1"])
+    assert [(one.master_id, one.state) for one in info.masters] == [("m1", pb.Master.CURRENT)]
     assert 0 <= info.clock_us - reply.clock_us < 10_000_000
 
 

@@ -23,14 +23,14 @@ from portcullis.encryptor.custodian import (
     rewrap,
 )
 from portcullis.encryptor.sealer import Sealer, fresh_deks
-from portcullis.keys import Custody, MasterKey
+from portcullis.keys import Custody, KeyRing, MasterKey
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 
 NOW = 1_800_000_000
 CAS = 0xFFF0
 DEVICE = 0x0102030405
 DEVICE_KEY = bytes(range(16))
-CUSTODY = Custody([MasterKey("m1", b"\1" * 32)])
+CUSTODY = Custody(KeyRing([MasterKey("m1", b"\1" * 32)]))
 
 
 def device_key(device_id: int = DEVICE) -> pb.SealedKey:
@@ -127,7 +127,7 @@ def entitled(**values: int) -> pb.SealItem:
     return state_item(state=pb.State(active=True, utc=NOW, entitlements=[entitlement]))
 
 
-STRANGER = Custody([MasterKey("m1", b"\7" * 32)])
+STRANGER = Custody(KeyRing([MasterKey("m1", b"\7" * 32)]))
 REFUSALS = {
     "another box's key": ("wrong_owner", state_item(device_key=device_key(5)), chain()),
     "a box's key relabelled for this one": (
@@ -263,7 +263,7 @@ def test_a_device_key_of_the_wrong_length_is_refused_without_being_shown() -> No
 
 def test_rewrapping_moves_a_key_to_the_current_master_and_answers_each_on_its_own() -> None:
     """Rewrapping moves a key to the current master and answers each on its own."""
-    newer = Custody([MasterKey("m2", b"\2" * 32), MasterKey("m1", b"\1" * 32)])
+    newer = Custody(KeyRing([MasterKey("m2", b"\2" * 32), MasterKey("m1", b"\1" * 32)]))
     old = device_key()
     moved = rewrap(newer, old)
     assert moved.key.master_id == "m2"

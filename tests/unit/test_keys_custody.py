@@ -1,26 +1,30 @@
 """The custody of keys: what opens, what does not, and what is never shown."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from portcullis.keys import (
     Custody,
+    FileMasters,
     KeyFileError,
     KeyNotOpenedError,
+    KeyRing,
     MasterKey,
+    MasterState,
     Purpose,
-    add_master,
-    read_masters,
+    init_masters,
 )
+from portcullis.keys.keyfile import read_masters
 
 KEY = bytes(range(16))
 
 
 def custody() -> Custody:
     """Custody."""
-    return Custody([MasterKey("m2", b"\2" * 32), MasterKey("m1", b"\1" * 32)])
+    return Custody(KeyRing([MasterKey("m2", b"\2" * 32), MasterKey("m1", b"\1" * 32)]))
 
 
 def test_a_sealed_key_opens_under_its_own_label() -> None:
@@ -71,40 +75,56 @@ def test_the_label_is_31_bytes_in_a_fixed_layout() -> None:
 def test_no_text_shows_a_key() -> None:
     """No text shows a key."""
     master = MasterKey("m1", KEY * 2)
-    for text in (repr(master), str(master), repr(Custody([master])), f"{[master]}"):
+    for text in (repr(master), str(master), repr(Custody(KeyRing([master]))), f"{[master]}"):
         assert "***" in text
         assert KEY.hex() not in text
         assert repr(KEY)[2:-1] not in text
 
 
-def test_a_new_master_comes_first_and_the_older_stay_at_hand(tmp_path: Path) -> None:
-    """A new master comes first and the older stay at hand."""
+def test_the_first_master_is_made_once_and_for_this_user_alone(tmp_path: Path) -> None:
+    """The first master is made once and for this user alone."""
     path = tmp_path / "keys" / "master.json"
-    add_master(path, "2025")
-    first = read_masters(path)
-    add_master(path, "2026")
-    masters = read_masters(path)
-    assert [master.master_id for master in masters] == ["2026", "2025"]
-    assert masters[1] == first[0]
-    assert masters[0].key != masters[1].key
+    assert init_masters(path, "2025")
+    before = path.read_bytes()
+    assert not init_masters(path, "2026")
+    assert path.read_bytes() == before
     assert path.stat().st_mode & 0o777 == 0o600
     assert sorted(path.parent.iterdir()) == [path]
 
 
-def test_a_master_id_is_not_used_twice(tmp_path: Path) -> None:
-    """A master id is not used twice."""
+def test_two_masters_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Two masters of one name are refused."""
     path = tmp_path / "master.json"
-    add_master(path, "m1")
-    before = path.read_bytes()
+    init_masters(path, "m1")
+    (entry,) = json.loads(path.read_text())
+    path.write_text(json.dumps([entry, entry]))
     with pytest.raises(KeyFileError, match="same master_id"):
-        add_master(path, "m1")
-    assert path.read_bytes() == before
+        read_masters(path)
+
+
+def test_a_file_changed_by_another_process_is_read_again(tmp_path: Path) -> None:
+    """A key sealed under a master that was added since opens; a file gone bad changes nothing."""
+    path = tmp_path / "master.json"
+    init_masters(path, "m1")
+    ours, theirs = FileMasters(path), FileMasters(path)
+    theirs.make("m2")
+    theirs.use("m2")
+    label, blob = Custody(theirs).seal(KEY, Purpose.DEVICE, 42, 0, 65535)
+    assert Custody(ours).open(label, blob) == KEY
+    assert dict(ours.masters()) == {"m2": MasterState.CURRENT, "m1": MasterState.OLDER}
+    path.chmod(0o644)
+    assert "0644" in (ours.check() or "")
+    with pytest.raises(KeyFileError):
+        ours.refresh()
+    assert Custody(ours).open(label, blob) == KEY
+    path.chmod(0o600)
+    assert ours.check() is None
 
 
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     """A file that others may read is refused."""
     path = tmp_path / "master.json"
-    add_master(path, "m1")
+    init_masters(path, "m1")
     path.chmod(0o640)
     with pytest.raises(KeyFileError, match="0640"):
         read_masters(path)

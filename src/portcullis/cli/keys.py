@@ -1,127 +1,154 @@
-"""`portcullis keys …`: the master key, device keys, product key chains."""
+"""`portcullis keys …`: masters, device keys, product key chains."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from itertools import islice
-from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 
 from portcullis.cli.context import Context, common_options
+from portcullis.cli.key_import import import_devices
+from portcullis.cli.progress import progress_bar
 from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
-from portcullis.encryptor.masterkey import init_master_key
 from portcullis.runtime.config import ConfigSource
-from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.runtime.rpc.client import EncryptorClient, EncryptorUnavailableError
+from portcullis.scheduler import master as masters
 from portcullis.scheduler.chains import rotate_now
 from portcullis.scheduler.config import SchedulerConfig
-from portcullis.store.keyfile import parse_vendor_key_file
-from portcullis.store.keys import insert_device_keys
+from portcullis.store.rewrap import count_by_master
 from portcullis.store.schema import keys as key_rows
 
-_CHUNK = 1000
+_CHAIN_COLUMNS = (
+    "product_id",
+    "first_epoch",
+    "last_epoch",
+    "live_epoch",
+    "seal_epoch",
+    "switch_at",
+    "retired_at",
+    "master_id",
+)
+_MASTER_COLUMNS = ("master_id", "state", "check_value", "keys", "encryptor")
 
 
 @click.group()
 def keys() -> None:
-    """The master key, device keys and product key chains."""
+    """Masters, device keys and product key chains. No key is ever shown."""
+
+
+keys.add_command(import_devices)
+
+
+@contextmanager
+def _encryptors(context: Context) -> Iterator[list[EncryptorClient]]:
+    """A client for each encryptor."""
+    config = context.source().section("emmg", EmmgConfig)
+    with ExitStack() as stack:
+        yield [stack.enter_context(EncryptorClient(config.encryptor))]
+
+
+def new_master_id() -> str:
+    """A name that tells when the master was made."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
 
 
 def init_master(source: ConfigSource) -> bool:
-    """Make the master key where there is none; returns whether one was made."""
-    config = source.section("encryptor", EncryptorConfig)
-    if Path(config.master_key_file).exists():
-        return False
-    init_master_key(config, f"{datetime.now(UTC):%Y%m%dT%H%M%S}")
-    return True
+    """Make the first master where there is none; returns whether one was made."""
+    return source.section("encryptor", EncryptorConfig).init_masters(new_master_id())
 
 
 @keys.command()
 @common_options
 @click.pass_obj
 def init(context: Context) -> None:
-    """Make the master key, mode 0600. Keep a copy off this machine: without it nothing opens."""
+    """Make the first master, in the file or the token of [encryptor]. Run it on that host.
+
+    Keep a copy where the database's backups are not: without it nothing opens.
+    """
     made = init_master(context.source())
     context.show({"master_key": "made" if made else "was there already; left as it is"})
-
-
-@keys.command("import-devices")
-@click.argument("vendor_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@common_options
-@click.pass_obj
-def import_devices(context: Context, vendor_file: Path) -> None:
-    """Import device keys: CSV `device_id,key_hex`. Keys that are there are left as they are."""
-    imported, present = import_file(context, vendor_file)
-    context.show({"imported": imported, "already_there": present})
-
-
-def import_file(context: Context, vendor_file: Path) -> tuple[int, int]:
-    """Import a vendor's key file; returns how many were new, and how many were there."""
-    encryptor = context.source().section("emmg", EmmgConfig).encryptor
-    imported = present = 0
-    with (
-        vendor_file.open(encoding="utf-8") as lines,
-        EncryptorClient(encryptor) as client,
-        context.database() as engine,
-        Progress(console=Console(stderr=True), transient=True, disable=context.as_json) as progress,
-    ):
-        task = progress.add_task("device keys", total=None)
-        parsed = iter(parse_vendor_key_file(lines))
-        while chunk := _take(parsed):
-            new = insert_device_keys(engine, client.import_device_keys(chunk))
-            imported += new
-            present += len(chunk) - new
-            progress.update(task, completed=imported + present)
-    return imported, present
-
-
-def _take(parsed: Iterator[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
-    return list(islice(parsed, _CHUNK))
 
 
 @keys.command("list")
 @common_options
 @click.pass_obj
 def list_keys(context: Context) -> None:
-    """List product key chains and the number of device keys. No key is ever shown."""
-    with context.database() as engine, engine.connect() as connection:
+    """List product key chains, masters, and the number of device keys."""
+    with context.database() as engine:
+        context.show_rows(_chains(engine), _CHAIN_COLUMNS)
+        counts = count_by_master(engine)
+        device_keys = _count_device_keys(engine)
+    known: list[dict[str, object]] = []
+    try:
+        with _encryptors(context) as encryptors:
+            for address, found in masters.masters_of(encryptors).items():
+                known += [_describe(one, address, counts) for one in found]
+    except EncryptorUnavailableError as error:
+        context.show({"masters": str(error)})
+    here = {row["master_id"] for row in known}
+    for one, count in counts.items():
+        if one not in here:
+            known.append(dict.fromkeys(_MASTER_COLUMNS) | {"master_id": one, "keys": count})
+    context.show_rows(known, _MASTER_COLUMNS)
+    context.show({"device_keys": device_keys})
+
+
+def _chains(engine: Engine) -> list[Mapping[str, object]]:
+    with engine.connect() as connection:
         rows = connection.execute(
             select(key_rows)
             .where(key_rows.c.purpose == "product")
             .order_by(key_rows.c.owner, key_rows.c.first_epoch)
         ).mappings()
-        columns = (
-            "product_id",
-            "first_epoch",
-            "last_epoch",
-            "live_epoch",
-            "seal_epoch",
-            "switch_at",
-            "retired_at",
-            "master_id",
-        )
-        shown = [{"product_id": row["owner"]} | {n: row[n] for n in columns[1:]} for row in rows]
-        count = connection.execute(
+        return [
+            {"product_id": row["owner"]} | {name: row[name] for name in _CHAIN_COLUMNS[1:]}
+            for row in rows
+        ]
+
+
+def _count_device_keys(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(
             select(func.count()).select_from(key_rows).where(key_rows.c.purpose == "device")
         ).scalar_one()
-    context.show_rows(shown, columns)
-    context.show({"device_keys": count})
+
+
+def _describe(master: pb.Master, address: str, counts: dict[str, int]) -> dict[str, object]:
+    return {
+        "master_id": master.master_id,
+        "state": pb.Master.State.Name(master.state).lower(),
+        "check_value": master.check_value,
+        "keys": counts.get(master.master_id, 0),
+        "encryptor": address,
+    }
 
 
 @keys.command()
-@click.option("--product", "product_id", type=int, required=True, help="The product.")
-@click.option("--now", is_flag=True, required=True, help="Do not wait for its time.")
+@click.option("--product", "product_id", type=int, help="The product, with --now.")
+@click.option("--now", is_flag=True, help="Start a new chain; do not wait for its time.")
+@click.option("--master", "is_master", is_flag=True, help="Make a new master and rewrap all keys.")
 @common_options
 @click.pass_obj
-def rotate(context: Context, product_id: int, *, now: bool) -> None:
-    """Start a new key chain of a product, after a compromise or a blacklisting.
+def rotate(context: Context, product_id: int | None, *, now: bool, is_master: bool) -> None:
+    """Start a new key chain of a product, or change the master.
 
-    Boxes are given both keys until the new one goes live, `scheduler.prepare_ahead` from now.
+    --product P --now: after a compromise or a blacklisting. Boxes are given both keys until the
+    new one goes live, `scheduler.prepare_ahead` from now.
+
+    --master: everything goes on meanwhile. Run again, it goes on where it was.
     """
-    del now  # asked for so that nobody does this by accident
+    if is_master and product_id is None and not now:
+        _rotate_master(context)
+    elif product_id is not None and now and not is_master:
+        _rotate_product(context, product_id)
+    else:
+        raise click.UsageError("give either --product P --now, or --master")
+
+
+def _rotate_product(context: Context, product_id: int) -> None:
     config = SchedulerConfig.of(context.source())
     with context.database() as engine, EncryptorClient(config.encryptor) as client:
         try:
@@ -131,3 +158,71 @@ def rotate(context: Context, product_id: int, *, now: bool) -> None:
         except LookupError as error:
             raise click.BadParameter(str(error)) from error
     context.show({"product_id": product_id, "live_at": live_at})
+
+
+def _rotate_master(context: Context) -> None:
+    with context.database() as engine, _encryptors(context) as encryptors:
+        master_id, is_new = masters.begin_master_change(engine, encryptors, new_master_id())
+        counts = count_by_master(engine)
+        total = sum(counts.values()) - counts.get(master_id, 0)
+        with progress_bar(context, "keys rewrapped", total) as advance:
+            result = masters.rewrap_all(engine, encryptors[0], master_id, advance)
+    context.show(
+        {"master_id": master_id, "master": "made" if is_new else "gone on with"}
+        | {"rewrapped": result.done, "refused": len(result.refused)}
+    )
+    _report_refused(context, result)
+
+
+@keys.command()
+@click.option("--master", "master_id", required=True, help="Its master_id, as `keys list` says.")
+@common_options
+@click.pass_obj
+def retire(context: Context, master_id: str) -> None:
+    """Put a master aside that no key needs any more: it opens no row from now on.
+
+    Keep it off this machine for as long as backups sealed under it are kept.
+    """
+    with context.database() as engine, _encryptors(context) as encryptors:
+        masters.retire_master(engine, encryptors, master_id)
+    context.show({"retired": master_id})
+
+
+@keys.command()
+@click.option("--master", "master_id", required=True, help="Its master_id.")
+@common_options
+@click.pass_obj
+def recall(context: Context, master_id: str) -> None:
+    """Have a retired master open rows again: a backup that it has sealed was restored."""
+    with _encryptors(context) as encryptors:
+        masters.recall_master(encryptors, master_id)
+    context.show({"recalled": master_id})
+
+
+@keys.command()
+@common_options
+@click.pass_obj
+def verify(context: Context) -> None:
+    """Have the encryptor open every key and say which do not; status 1 if any does not."""
+    with context.database() as engine, _encryptors(context) as encryptors:
+        total = sum(count_by_master(engine).values())
+        with progress_bar(context, "keys verified", total) as advance:
+            result = masters.verify_all(engine, encryptors[0], advance)
+    context.show({"opened": result.done, "refused": len(result.refused)})
+    _report_refused(context, result)
+
+
+def _report_refused(context: Context, result: masters.Rewrapped) -> None:
+    """Show the keys that do not open; exit with status 1 if there are any."""
+    rows = [
+        {
+            "purpose": pb.SealedKey.Purpose.Name(key.purpose).lower(),
+            "owner": key.owner,
+            "first_epoch": key.first_epoch,
+            "reason": reason,
+        }
+        for key, reason in result.refused
+    ]
+    if rows:
+        context.show_rows(rows, ("purpose", "owner", "first_epoch", "reason"))
+        raise SystemExit(1)

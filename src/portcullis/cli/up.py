@@ -11,7 +11,8 @@ from types import FrameType
 import click
 
 from portcullis.cli.context import Context, common_options
-from portcullis.cli.keys import import_file, init_master
+from portcullis.cli.key_import import import_file
+from portcullis.cli.keys import init_master
 from portcullis.cli.supervisor import Child, Supervisor
 from portcullis.gateway.clients import add_client
 from portcullis.gateway.config import GatewayConfig

@@ -8,9 +8,8 @@ from sqlalchemy import RowMapping
 
 from portcullis.emm import Kind
 from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.keys import sealed_key
 from portcullis.store.work import Claimed, Finished, Orders, SealedEmm
-
-_PURPOSE = {"device": pb.SealedKey.DEVICE, "product": pb.SealedKey.PRODUCT}
 
 
 @dataclass
@@ -74,7 +73,7 @@ def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
         if not claimed.seals_state and not texts:
             batch.idle.append(claimed)
             continue
-        sealed_key = _key(device_key)
+        opened_by = sealed_key(device_key)
         if claimed.seals_state:
             try:
                 state, held = _state(claimed, orders, batch.product_keys, key_index)
@@ -82,11 +81,11 @@ def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
             batch.held[claimed.device_id] = held
-            _add(batch, Draft(claimed, 0, Kind.STATE, claimed.cause), sealed_key).state.CopyFrom(
+            _add(batch, Draft(claimed, 0, Kind.STATE, claimed.cause), opened_by).state.CopyFrom(
                 state
             )
         for row in texts:
-            _add_message(batch, claimed, sealed_key, row)
+            _add_message(batch, claimed, opened_by, row)
     return batch
 
 
@@ -152,7 +151,7 @@ def _state(
             place = (product_id, chain["first_epoch"])
             if place not in key_index:
                 key_index[place] = len(product_keys)
-                product_keys.append(_key(chain))
+                product_keys.append(sealed_key(chain))
             state.entitlements.add(
                 product_id=product_id,
                 epoch=epoch,
@@ -179,17 +178,6 @@ def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: datetime | None
     if ends_at is None or not isinstance(switch_at, datetime) or ends_at > switch_at:
         return seal
     return live
-
-
-def _key(row: RowMapping) -> pb.SealedKey:
-    return pb.SealedKey(
-        purpose=_PURPOSE[row["purpose"]],
-        owner=row["owner"],
-        first_epoch=row["first_epoch"],
-        last_epoch=row["last_epoch"],
-        master_id=row["master_id"],
-        blob=row["sealed_key"],
-    )
 
 
 def read_reply(batch: Batch, reply: pb.SealReply) -> tuple[list[Finished], dict[int, str]]:

@@ -1,6 +1,22 @@
 """`[encryptor]`."""
 
-from portcullis.runtime.config import Section
+from pathlib import Path
+
+from portcullis.keys import FileMasters, MasterStore, TokenMasters, init_masters
+from portcullis.runtime.config import Section, read_secret
+
+
+class Pkcs11Config(Section, frozen=True):
+    """`[encryptor.pkcs11]`: keep the masters in a PKCS#11 token instead of a file.
+
+    module: the vendor's library.
+    token: label of the token, which has been initialised.
+    pin_file: file with the user PIN.
+    """
+
+    module: str
+    token: str
+    pin_file: str
 
 
 class EncryptorConfig(Section, frozen=True):
@@ -8,11 +24,30 @@ class EncryptorConfig(Section, frozen=True):
 
     listen: "unix:PATH" (mode 0600), or "host:port" on loopback; device keys come in clear.
     monitor: "host:port" of /metrics, /livez and /readyz.
-    master_key_file: JSON, mode 0600; `portcullis keys init` makes it.
+    master_key_file: JSON, mode 0600; `portcullis keys init` makes it. Not used with `pkcs11`.
+    pkcs11: the token that the masters are in.
     max_batch: the most items one call may carry; more is refused as a whole.
     """
 
     listen: str = "unix:var/run/encryptor.sock"
     monitor: str = "127.0.0.1:9103"
     master_key_file: str = "var/keys/master.json"
+    pkcs11: Pkcs11Config | None = None
     max_batch: int = 1000
+
+    def masters(self) -> MasterStore:
+        """The masters of the file or the token; raises KeyFileError or ConfigError."""
+        if self.pkcs11 is None:
+            return FileMasters(Path(self.master_key_file))
+        return self._token(self.pkcs11)
+
+    def init_masters(self, master_id: str) -> bool:
+        """Make the first master; False if there is one. Raises PortcullisError."""
+        if self.pkcs11 is None:
+            return init_masters(Path(self.master_key_file), master_id)
+        return self._token(self.pkcs11).init(master_id)
+
+    @staticmethod
+    def _token(pkcs11: Pkcs11Config) -> TokenMasters:
+        pin = read_secret(pkcs11.pin_file, "encryptor.pkcs11.pin_file")
+        return TokenMasters(pkcs11.module, pkcs11.token, pin)

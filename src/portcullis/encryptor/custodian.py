@@ -5,7 +5,16 @@ from collections.abc import Iterable
 
 from portcullis.emm.chain import MAX_CHAIN_EPOCHS, PRODUCT_KEY_BYTES
 from portcullis.emm.envelope import MAX_ADDRESS
-from portcullis.keys import Custody, KeyLabel, KeyNotOpenedError, Purpose
+from portcullis.keys import (
+    MASTER_ID,
+    Custody,
+    KeyLabel,
+    KeyNotOpenedError,
+    MasterState,
+    MasterStore,
+    Purpose,
+    check_value,
+)
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 
 MAX_EPOCH = 65535
@@ -67,6 +76,48 @@ def rewrap(custody: Custody, sealed: pb.SealedKey) -> pb.Rewrapped:
     except KeyNotOpenedError as error:
         return pb.Rewrapped(error=str(error))
     return pb.Rewrapped(key=_seal(custody, key, sealed))
+
+
+def verify(custody: Custody, sealed: pb.SealedKey) -> str:
+    """Why a key does not open under what its row says; empty if it does."""
+    try:
+        open_key(custody, sealed)
+    except KeyNotOpenedError as error:
+        return str(error)
+    return ""
+
+
+_STATE = {
+    MasterState.CURRENT: pb.Master.CURRENT,
+    MasterState.OLDER: pb.Master.OLDER,
+    MasterState.WAITING: pb.Master.WAITING,
+}
+
+
+def describe_masters(store: MasterStore) -> list[pb.Master]:
+    """The masters at hand, the current one first."""
+    store.refresh()
+    return [
+        pb.Master(
+            master_id=master_id, state=_STATE[state], check_value=check_value(store, master_id)
+        )
+        for master_id, state in store.masters().items()
+    ]
+
+
+def change_master(store: MasterStore, request: pb.ChangeMasterRequest) -> None:
+    """Do to a master what is asked; raises KeyRequestError or MasterError."""
+    changes = {
+        pb.ChangeMasterRequest.MAKE: store.make,
+        pb.ChangeMasterRequest.USE: store.use,
+        pb.ChangeMasterRequest.RETIRE: store.retire,
+        pb.ChangeMasterRequest.RECALL: store.recall,
+    }
+    if request.change not in changes:
+        raise KeyRequestError("change: expected make, use, retire or recall")
+    if not MASTER_ID.fullmatch(request.master_id):
+        raise KeyRequestError("master_id: expected 1 to 16 letters, digits, _ . -")
+    changes[request.change](request.master_id)
 
 
 def _seal(custody: Custody, key: bytes, label: pb.SealedKey) -> pb.SealedKey:

@@ -1,4 +1,4 @@
-"""Wiring of `portcullis encryptor`: master key file, socket, server."""
+"""Wiring of `portcullis encryptor`: masters, socket, server."""
 
 import ipaddress
 import os
@@ -16,7 +16,7 @@ from portcullis.encryptor.config import EncryptorConfig
 from portcullis.encryptor.metrics import CacheMetrics
 from portcullis.encryptor.sealer import Sealer
 from portcullis.encryptor.servicer import Servicer
-from portcullis.keys import Custody, read_masters
+from portcullis.keys import Custody
 from portcullis.runtime.config import ConfigError, ConfigSource
 from portcullis.runtime.rpc.client import MAX_MESSAGE_BYTES
 from portcullis.runtime.rpc.encryptor_pb2_grpc import add_EncryptorServicer_to_server
@@ -29,15 +29,16 @@ _GRACE_S = 5.0
 async def main(source: ConfigSource) -> None:
     """Answer calls until told to stop; raises PortcullisError."""
     config = source.section("encryptor", EncryptorConfig)
-    custody = Custody(read_masters(Path(config.master_key_file)))
-    sealer = Sealer(custody, time.time)
+    masters = config.masters()
+    sealer = Sealer(Custody(masters), time.time)
     # One thread: sealing is bound by the interpreter, and a queue of calls is bounded.
     with ThreadPoolExecutor(1, "sealer") as executor:
-        servicer = Servicer(custody, sealer, executor, config.max_batch)
+        servicer = Servicer(masters, sealer, executor, config.max_batch)
         async with (
             serving(servicer, config.listen),
             Service("encryptor", config.monitor) as service,
         ):
+            service.checks["masters"] = masters.check
             REGISTRY.register(CacheMetrics(sealer.cache_counts))
             await service.stopping.wait()
 

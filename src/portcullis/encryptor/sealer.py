@@ -41,7 +41,10 @@ class RefusedItemError(Exception):
 
 
 class Sealer:
-    """Builds and seals EMMs under the keys that `custody` opens. `clock`: Unix seconds."""
+    """Builds and seals EMMs under the keys that `custody` opens. `clock`: Unix seconds.
+
+    CustodyAwayError passes through: nothing was sealed, and the call may be made again.
+    """
 
     def __init__(self, custody: Custody, clock: Callable[[], float]) -> None:
         self._custody = custody
@@ -52,6 +55,10 @@ class Sealer:
         """Hits and misses of the bounded cache of derived KEKs."""
         info = self._kek.cache_info()
         return info.hits, info.misses
+
+    def forget(self) -> None:
+        """Drop every KEK of the cache: a master that is retired opens nothing from now on."""
+        self._kek.cache_clear()
 
     def seal(self, request: pb.SealRequest) -> list[pb.Sealed]:
         """Seal every item; a refused one has no sections but a code and a reason."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -11,12 +11,22 @@ import grpc
 from portcullis.encryptor import metrics
 from portcullis.encryptor.custodian import (
     KeyRequestError,
+    change_master,
+    describe_masters,
     import_device_keys,
     make_chain,
     rewrap,
+    verify,
 )
 from portcullis.encryptor.sealer import Sealer
-from portcullis.keys import Custody
+from portcullis.keys import (
+    Custody,
+    CustodyAwayError,
+    KeyFileError,
+    MasterError,
+    MasterStore,
+    TokenError,
+)
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.encryptor_pb2_grpc import EncryptorServicer
@@ -37,13 +47,14 @@ class Servicer(EncryptorServicer):
 
     def __init__(
         self,
-        custody: Custody,
+        masters: MasterStore,
         sealer: Sealer,
         executor: Executor,
         max_batch: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._custody = custody
+        self._masters = masters
+        self._custody = Custody(masters)
         self._sealer = sealer
         self._executor = executor
         self._max_batch = max_batch
@@ -83,16 +94,48 @@ class Servicer(EncryptorServicer):
         keys = await self._work(
             "rewrap", context, lambda: [rewrap(self._custody, key) for key in request.keys]
         )
+        self._tell_refused("rewrap", request.keys, [key.error for key in keys])
         return pb.RewrapReply(keys=keys)
+
+    async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyReply:  # noqa: N802 (gRPC spells calls so)
+        """Say which keys open, and why others do not."""
+        await self._bound(len(request.keys), context)
+        errors = await self._work(
+            "verify", context, lambda: [verify(self._custody, key) for key in request.keys]
+        )
+        self._tell_refused("verify", request.keys, errors)
+        return pb.VerifyReply(errors=errors)
+
+    async def ChangeMaster(  # noqa: N802 (gRPC spells calls so)
+        self, request: pb.ChangeMasterRequest, context: Context
+    ) -> pb.InfoReply:
+        """Change what a master is used for; nothing opened under the old order is kept."""
+
+        def change() -> list[pb.Master]:
+            change_master(self._masters, request)
+            self._sealer.forget()
+            return describe_masters(self._masters)
+
+        masters = await self._work("change_master", context, change)
+        log.warning(
+            "master changed",
+            change=pb.ChangeMasterRequest.Change.Name(request.change).lower(),
+            master_id=request.master_id,
+        )
+        return pb.InfoReply(masters=masters, clock_us=self._clock_us())
 
     async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoReply:  # noqa: N802 (gRPC spells calls so)
         """Say which masters are at hand, and what time it is here."""
-        del request, context
-        return pb.InfoReply(
-            current_master_id=self._custody.current_master_id,
-            master_ids=self._custody.master_ids,
-            clock_us=self._clock_us(),
-        )
+        del request
+        masters = await self._work("info", context, lambda: describe_masters(self._masters))
+        return pb.InfoReply(masters=masters, clock_us=self._clock_us())
+
+    def _tell_refused(self, call: str, keys: Sequence[pb.SealedKey], errors: Sequence[str]) -> None:
+        """Count and log keys that do not open: each may be somebody trying a door."""
+        for key, error in zip(keys, errors, strict=True):
+            if error:
+                metrics.REFUSED.labels("not_sealed_here").inc()
+                log.warning("refused", call=call, owner=key.owner, reason=error)
 
     def _clock_us(self) -> int:
         return int(self._clock() * 1_000_000)
@@ -122,6 +165,12 @@ class Servicer(EncryptorServicer):
             return await asyncio.get_running_loop().run_in_executor(self._executor, in_time)
         except KeyRequestError as error:
             await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        except CustodyAwayError as error:
+            await self._reject(context, grpc.StatusCode.UNAVAILABLE, str(error))
+            raise
+        except (MasterError, KeyFileError, TokenError) as error:
+            await self._reject(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
             raise
         except TimeoutError:
             await self._reject(context, grpc.StatusCode.DEADLINE_EXCEEDED, "waited too long")

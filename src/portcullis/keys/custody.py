@@ -9,15 +9,11 @@ another master does not open (NIST SP 800-38D).
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from portcullis.keys.errors import KeyNotOpenedError
-from portcullis.keys.keyfile import MasterKey
+from portcullis.keys.masters import Ciphers
 
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
@@ -29,6 +25,7 @@ class Purpose(IntEnum):
 
     DEVICE = 1
     PRODUCT = 2
+    IMPORT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +56,22 @@ class KeyLabel:
 
 
 class Custody:
-    """Seals under the current master, opens under any at hand."""
+    """Seals under the current master, opens under any at hand.
 
-    def __init__(self, masters: Sequence[MasterKey]) -> None:
-        self.master_ids = tuple(master.master_id for master in masters)
-        self._ciphers = {master.master_id: AESGCM(master.key) for master in masters}
+    Every call raises CustodyAwayError when the masters cannot be reached for now.
+    """
+
+    def __init__(self, ciphers: Ciphers) -> None:
+        self._ciphers = ciphers
 
     def __repr__(self) -> str:
-        """Show which masters are at hand, never a key."""
-        return f"Custody({list(self.master_ids)}, ***)"
+        """Show where the masters are, never a key."""
+        return f"Custody({self._ciphers!r})"
 
     @property
     def current_master_id(self) -> str:
         """The master that keys are sealed under."""
-        return self.master_ids[0]
+        return next(iter(self._ciphers.masters()))
 
     def seal(
         self, key: bytes, purpose: Purpose, owner: int, first_epoch: int, last_epoch: int
@@ -80,20 +79,19 @@ class Custody:
         """Seal a key; returns its label and the blob. OverflowError for a value out of range."""
         label = KeyLabel(purpose, owner, first_epoch, last_epoch, self.current_master_id)
         nonce = os.urandom(_NONCE_BYTES)
-        cipher = self._ciphers[label.master_id]
-        return label, nonce + cipher.encrypt(nonce, key, label.to_bytes())
+        return label, nonce + self._ciphers.encrypt(label.master_id, nonce, key, label.to_bytes())
 
     def open(self, label: KeyLabel, blob: bytes) -> bytes:
         """Open a blob under what its row says it is; raises KeyNotOpenedError."""
-        cipher = self._ciphers.get(label.master_id)
-        if cipher is None:
-            raise KeyNotOpenedError(f"sealed under master {label.master_id!r}, not at hand")
         if len(blob) < _NONCE_BYTES + _TAG_BYTES:
             raise KeyNotOpenedError("too short for a sealed key")
         try:
-            return cipher.decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], label.to_bytes())
-        except (InvalidTag, OverflowError, ValueError) as error:
+            return self._ciphers.decrypt(
+                label.master_id, blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], label.to_bytes()
+            )
+        except (KeyNotOpenedError, OverflowError, ValueError) as error:
             raise KeyNotOpenedError(
-                f"the {label.purpose.name.lower()} key of {label.owner} does not open:"
-                " moved, relabelled or not sealed here"
+                f"the {label.purpose.name.lower()} key of {label.owner} under master"
+                f" {label.master_id[:_MASTER_ID_BYTES]!r} does not open: moved, relabelled, not"
+                " sealed here, or the master is not at hand"
             ) from error

@@ -8,9 +8,25 @@ class KeyCustodyError(PortcullisError):
 
 
 class KeyFileError(KeyCustodyError):
-    """The master key file is missing, readable by others, or not what it should be."""
+    """A key file is missing, readable by others, or not what it should be."""
 
     exit_code = 2
+
+
+class TokenError(KeyCustodyError):
+    """The PKCS#11 token cannot be used as configured: asking again does not help."""
+
+    exit_code = 2
+
+
+class MasterError(KeyCustodyError):
+    """What is asked of a master cannot be done: it is not at hand, or is in use."""
+
+    exit_code = 2
+
+
+class CustodyAwayError(KeyCustodyError):
+    """The token is away: nothing was done, and the same may be asked again."""
 
 
 class KeyNotOpenedError(KeyCustodyError):

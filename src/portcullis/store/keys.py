@@ -1,13 +1,28 @@
 """Rows of `keys`: device keys by import, product key chains by the scheduler."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, RowMapping, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.database import database_now, writing
 from portcullis.store.schema import keys, products
+
+PURPOSES: Mapping[int, str] = {pb.SealedKey.DEVICE: "device", pb.SealedKey.PRODUCT: "product"}
+"""Purpose of the RPC → column `purpose`."""
+
+
+def sealed_key(row: RowMapping) -> pb.SealedKey:
+    """The sealed key of a row, as the RPC takes it."""
+    return pb.SealedKey(
+        purpose=row["purpose"].upper(),
+        owner=row["owner"],
+        first_epoch=row["first_epoch"],
+        last_epoch=row["last_epoch"],
+        master_id=row["master_id"],
+        blob=row["sealed_key"],
+    )
 
 
 def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> int:

@@ -102,6 +102,19 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
         reply: pb.RewrapReply = self._call(self._stub.Rewrap, pb.RewrapRequest(keys=keys))
         return list(reply.keys)
 
+    def verify(self, keys: Sequence[pb.SealedKey]) -> list[str]:
+        """Why each key does not open under what its row says; empty where it does."""
+        reply: pb.VerifyReply = self._call(self._stub.Verify, pb.VerifyRequest(keys=keys))
+        return list(reply.errors)
+
+    def change_master(
+        self, change: pb.ChangeMasterRequest.Change, master_id: str
+    ) -> Sequence[pb.Master]:
+        """Make, use, retire or recall a master; returns those at hand, the current one first."""
+        request = pb.ChangeMasterRequest(change=change, master_id=master_id)
+        reply: pb.InfoReply = self._call(self._stub.ChangeMaster, request)
+        return reply.masters
+
     def info(self) -> pb.InfoReply:
         """The masters at hand, and the encryptor's clock."""
         reply: pb.InfoReply = self._call(self._stub.Info, pb.InfoRequest())

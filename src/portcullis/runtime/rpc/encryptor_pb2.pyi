@@ -171,16 +171,66 @@ class RewrapReply(_message.Message):
     keys: _containers.RepeatedCompositeFieldContainer[Rewrapped]
     def __init__(self, keys: _Optional[_Iterable[_Union[Rewrapped, _Mapping]]] = ...) -> None: ...
 
+class VerifyRequest(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[SealedKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[SealedKey, _Mapping]]] = ...) -> None: ...
+
+class VerifyReply(_message.Message):
+    __slots__ = ("errors",)
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    errors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, errors: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ChangeMasterRequest(_message.Message):
+    __slots__ = ("change", "master_id")
+    class Change(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CHANGE_UNSPECIFIED: _ClassVar[ChangeMasterRequest.Change]
+        MAKE: _ClassVar[ChangeMasterRequest.Change]
+        USE: _ClassVar[ChangeMasterRequest.Change]
+        RETIRE: _ClassVar[ChangeMasterRequest.Change]
+        RECALL: _ClassVar[ChangeMasterRequest.Change]
+    CHANGE_UNSPECIFIED: ChangeMasterRequest.Change
+    MAKE: ChangeMasterRequest.Change
+    USE: ChangeMasterRequest.Change
+    RETIRE: ChangeMasterRequest.Change
+    RECALL: ChangeMasterRequest.Change
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    MASTER_ID_FIELD_NUMBER: _ClassVar[int]
+    change: ChangeMasterRequest.Change
+    master_id: str
+    def __init__(self, change: _Optional[_Union[ChangeMasterRequest.Change, str]] = ..., master_id: _Optional[str] = ...) -> None: ...
+
+class Master(_message.Message):
+    __slots__ = ("master_id", "state", "check_value")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Master.State]
+        CURRENT: _ClassVar[Master.State]
+        OLDER: _ClassVar[Master.State]
+        WAITING: _ClassVar[Master.State]
+    STATE_UNSPECIFIED: Master.State
+    CURRENT: Master.State
+    OLDER: Master.State
+    WAITING: Master.State
+    MASTER_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CHECK_VALUE_FIELD_NUMBER: _ClassVar[int]
+    master_id: str
+    state: Master.State
+    check_value: str
+    def __init__(self, master_id: _Optional[str] = ..., state: _Optional[_Union[Master.State, str]] = ..., check_value: _Optional[str] = ...) -> None: ...
+
 class InfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class InfoReply(_message.Message):
-    __slots__ = ("current_master_id", "master_ids", "clock_us")
-    CURRENT_MASTER_ID_FIELD_NUMBER: _ClassVar[int]
-    MASTER_IDS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("masters", "clock_us")
+    MASTERS_FIELD_NUMBER: _ClassVar[int]
     CLOCK_US_FIELD_NUMBER: _ClassVar[int]
-    current_master_id: str
-    master_ids: _containers.RepeatedScalarFieldContainer[str]
+    masters: _containers.RepeatedCompositeFieldContainer[Master]
     clock_us: int
-    def __init__(self, current_master_id: _Optional[str] = ..., master_ids: _Optional[_Iterable[str]] = ..., clock_us: _Optional[int] = ...) -> None: ...
+    def __init__(self, masters: _Optional[_Iterable[_Union[Master, _Mapping]]] = ..., clock_us: _Optional[int] = ...) -> None: ...

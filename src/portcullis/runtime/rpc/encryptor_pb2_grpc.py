@@ -54,6 +54,16 @@ class EncryptorStub:
                 request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.RewrapRequest.SerializeToString,
                 response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.RewrapReply.FromString,
                 _registered_method=True)
+        self.Verify = channel.unary_unary(
+                '/portcullis.encryptor.v1.Encryptor/Verify',
+                request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VerifyReply.FromString,
+                _registered_method=True)
+        self.ChangeMaster = channel.unary_unary(
+                '/portcullis.encryptor.v1.Encryptor/ChangeMaster',
+                request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ChangeMasterRequest.SerializeToString,
+                response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.InfoReply.FromString,
+                _registered_method=True)
         self.Info = channel.unary_unary(
                 '/portcullis.encryptor.v1.Encryptor/Info',
                 request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.InfoRequest.SerializeToString,
@@ -92,6 +102,20 @@ class EncryptorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Verify(self, request, context):
+        """Whether keys open under what their rows say; no key is ever returned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeMaster(self, request, context):
+        """Make, use, retire or recall a master key; doing it twice changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Info(self, request, context):
         """The masters at hand, and the clock.
         """
@@ -121,6 +145,16 @@ def add_EncryptorServicer_to_server(servicer, server):
                     servicer.Rewrap,
                     request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.RewrapRequest.FromString,
                     response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.RewrapReply.SerializeToString,
+            ),
+            'Verify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VerifyRequest.FromString,
+                    response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VerifyReply.SerializeToString,
+            ),
+            'ChangeMaster': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMaster,
+                    request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ChangeMasterRequest.FromString,
+                    response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.InfoReply.SerializeToString,
             ),
             'Info': grpc.unary_unary_rpc_method_handler(
                     servicer.Info,
@@ -236,6 +270,60 @@ class Encryptor:
             '/portcullis.encryptor.v1.Encryptor/Rewrap',
             portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.RewrapRequest.SerializeToString,
             portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.RewrapReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/portcullis.encryptor.v1.Encryptor/Verify',
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VerifyRequest.SerializeToString,
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VerifyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeMaster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/portcullis.encryptor.v1.Encryptor/ChangeMaster',
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ChangeMasterRequest.SerializeToString,
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.InfoReply.FromString,
             options,
             channel_credentials,
             insecure,

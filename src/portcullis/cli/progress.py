@@ -1,0 +1,25 @@
+"""A progress bar on standard error; none with `--json`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from portcullis.cli.context import Context
+
+
+@contextmanager
+def progress_bar(context: Context, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far something is; the block is given a function that is told each step."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=context.as_json,
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda step: progress.update(task, advance=step)

@@ -1,0 +1,101 @@
+"""An encryptor as a process of its own, for tests that talk to it or kill it."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from portcullis.keys import init_masters
+from portcullis.runtime.rpc.client import EncryptorClient
+from tests.conftest import free_port
+
+
+class EncryptorProcess:
+    """`portcullis encryptor` with its own configuration; `custody` is TOML of its section."""
+
+    def __init__(self, home: Path, custody: str = "", listen: str | None = None) -> None:
+        self.home = home
+        self.monitor = f"127.0.0.1:{free_port()}"
+        self.address = listen or f"unix:{home}/encryptor.sock"
+        self.config = home / "portcullis.toml"
+        self.log = home / "encryptor.log"
+        self.config.write_text(
+            f'[encryptor]\nlisten = "{self.address}"\nmonitor = "{self.monitor}"\n'
+            f'master_key_file = "{home}/master.json"\n{custody}\n'
+            f'[emmg]\nencryptor = "{self.address}"\n'
+            f'[scheduler]\nencryptor = "{self.address}"\n'
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def init(self) -> None:
+        """A first master, in the file."""
+        init_masters(self.home / "master.json", "m1")
+
+    def start(self) -> None:
+        """Start it and wait until its monitor answers; ready or not."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "portcullis.cli.main", "encryptor"]
+                + ["--config", str(self.config)],
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + 60
+        while self.ready() is None:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)  # a starting process has no event to wait on
+
+    def ready(self) -> dict[str, str] | None:
+        """What fails of its readiness: nothing when it is ready; None while it does not answer."""
+        try:
+            failed: dict[str, str] = httpx.get(f"http://{self.monitor}/readyz").json()["failed"]
+        except httpx.TransportError:
+            return None
+        return failed
+
+    def wait_ready(self) -> None:
+        """Wait until nothing fails."""
+        end = time.monotonic() + 60
+        while self.ready() != {}:
+            assert time.monotonic() < end, self.ready()
+            time.sleep(0.1)  # it is asked over HTTP
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples; `name` may carry labels."""
+        text = httpx.get(f"http://{self.monitor}/metrics").text
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name)
+        )
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """In order; must end well."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0, self.log.read_text()
+
+    def client(self) -> EncryptorClient:
+        """A client of it."""
+        return EncryptorClient(self.address)
+
+
+@contextmanager
+def running(process: EncryptorProcess) -> Iterator[EncryptorClient]:
+    """Start it, hand out a client, stop it."""
+    process.start()
+    try:
+        with process.client() as client:
+            yield client
+    finally:
+        process.stop()
