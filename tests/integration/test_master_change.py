@@ -120,7 +120,7 @@ def test_a_change_killed_after_any_step_goes_on_and_makes_one_master(
         retire_master(engine, [client], old)
         assert all(client.verify(before))
         assert verify_all(engine, client, lambda _: None).done == DEVICES + 2
-        recall_master([client], old)
+        recall_master(engine, [client], old)
         assert set(client.verify(before)) == {""}
 
 

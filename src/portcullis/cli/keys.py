@@ -194,8 +194,8 @@ def retire(context: Context, master_id: str) -> None:
 @click.pass_obj
 def recall(context: Context, master_id: str) -> None:
     """Have a retired master open rows again: a backup that it has sealed was restored."""
-    with _encryptors(context) as encryptors:
-        masters.recall_master(encryptors, master_id)
+    with context.database() as engine, _encryptors(context) as encryptors:
+        masters.recall_master(engine, encryptors, master_id)
     context.show({"recalled": master_id})
 
 

@@ -1,5 +1,6 @@
 """`[gateway]`: where the SMS is heard, and whose tokens are believed."""
 
+import socket
 from typing import Annotated, Self
 
 import msgspec
@@ -69,6 +70,11 @@ class GatewayConfig(Section, frozen=True):
     def permits(self) -> Permits:
         """What each client may touch, and how often it may ask."""
         return Permits(self.client)
+
+    @property
+    def writer(self) -> str:
+        """Whose chain of evidence this gateway's requests are: one at a time has this address."""
+        return f"gateway@{socket.gethostname()}:{self.listen.rpartition(':')[2]}"
 
     @property
     def token_issuer(self) -> str:

@@ -43,7 +43,9 @@ async def main(source: ConfigSource) -> None:
         RequestLog(log_path, config.request_log_bytes, config.request_log_files)
     ) as request_log:
         async with Service("gateway", config.monitor) as service:
-            writer = Writer(partial(apply_requests, engine), config.max_waiting)
+            writer = Writer(
+                partial(apply_requests, engine, writer=config.writer), config.max_waiting
+            )
             api = Api(
                 engine,
                 writer,

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.store.chains import note_key_event
 from portcullis.store.rewrap import count_by_master, replace_sealed, sealed_keys
 
 _CHUNK = 500
@@ -51,6 +52,7 @@ def begin_master_change(
     _check_at_hand(encryptors, _master(masters, chosen))
     for encryptor in encryptors:
         encryptor.change_master(_Change.USE, chosen)
+    note_key_event(engine, "master_used", master_id=chosen, is_new=chosen == new_id)
     return chosen, chosen == new_id
 
 
@@ -88,6 +90,10 @@ def rewrap_all(
         if pairs:
             result.done += replace_sealed(engine, pairs)
         progress(len(chunk))
+    refused = len(result.refused)
+    note_key_event(
+        engine, "keys_rewrapped", master_id=master_id, count=result.done, refused=refused
+    )
     return result
 
 
@@ -115,13 +121,14 @@ def retire_master(engine: Engine, encryptors: Sequence[EncryptorClient], master_
                 " `portcullis keys rotate --master` first"
             )
     _check_unused(engine, master_id)
+    note_key_event(engine, "master_retired", master_id=master_id)
     for encryptor in encryptors:
         encryptor.change_master(_Change.RETIRE, master_id)
     try:
         # An import under way may have written what was sealed before.
         _check_unused(engine, master_id)
     except MasterChangeError:
-        recall_master(encryptors, master_id)
+        recall_master(engine, encryptors, master_id)
         raise
 
 
@@ -134,8 +141,9 @@ def _check_unused(engine: Engine, master_id: str) -> None:
         )
 
 
-def recall_master(encryptors: Sequence[EncryptorClient], master_id: str) -> None:
+def recall_master(engine: Engine, encryptors: Sequence[EncryptorClient], master_id: str) -> None:
     """Have a retired master open rows again, as a restored backup needs. Raises EncryptorError."""
+    note_key_event(engine, "master_recalled", master_id=master_id)
     for encryptor in encryptors:
         encryptor.change_master(_Change.RECALL, master_id)
 

@@ -1,11 +1,12 @@
 """Rows of `keys`: device keys by import, product key chains by the scheduler."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime
 
-from sqlalchemy import Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, writing
 from portcullis.store.schema import keys, products
 
@@ -42,6 +43,13 @@ def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> int:
                 keys.insert(),
                 [key_row("device", key) | {"created_at": now} for key in new.values()],
             )
+            record_key_event(
+                connection,
+                "device_keys_imported",
+                count=len(new),
+                lowest_device_id=str(min(new)),
+                highest_device_id=str(max(new)),
+            )
         return len(new)
 
 
@@ -66,19 +74,20 @@ def insert_chain(engine: Engine, sealed: pb.SealedKey) -> None:
                 key_row("product", sealed) | live | {"created_at": now, "live_since": now}
             )
         )
+        record_chain_made(connection, sealed, now)
 
 
-def insert_next_chain(engine: Engine, sealed: pb.SealedKey, overlap: timedelta) -> None:
-    """Insert a chain that goes live after `overlap`; till then boxes are given both keys.
-
-    Raises IntegrityError if it is there already.
-    """
-    with writing(engine) as connection:
-        now = database_now(connection)
-        coming = {"seal_epoch": sealed.first_epoch, "switch_at": now + overlap}
-        connection.execute(
-            keys.insert().values(key_row("product", sealed) | coming | {"created_at": now})
-        )
+def record_chain_made(connection: Connection, sealed: pb.SealedKey, live_at: datetime) -> None:
+    """Note that a product has a new key chain."""
+    record_key_event(
+        connection,
+        "chain_made",
+        product_id=sealed.owner,
+        first_epoch=sealed.first_epoch,
+        last_epoch=sealed.last_epoch,
+        master_id=sealed.master_id,
+        live_at=live_at,
+    )
 
 
 def key_row(purpose: str, sealed: pb.SealedKey) -> dict[str, object]:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from portcullis.runtime.errors import PortcullisError
 from portcullis.store.applying import Effect, Group, Refusal
+from portcullis.store.chains import take_numbers
 from portcullis.store.database import chunked, is_transient, writing
 from portcullis.store.group_rows import load, save
 from portcullis.store.schema import messages, requests, transactions
@@ -82,15 +83,19 @@ class Refused:
 Result = Accepted | Refused
 
 
-def apply_requests(engine: Engine, group: Sequence[NewRequest]) -> list[Result]:
+def apply_requests(
+    engine: Engine, group: Sequence[NewRequest], writer: str = "gateway"
+) -> list[Result]:
     """Apply a group in one transaction; one result each, in order, after the commit.
+
+    writer: whose chain of evidence the requests join.
 
     Raises DatabaseUnavailableError; then nothing of the group was done.
     """
     for attempt in range(_MAX_TRIES):
         try:
             with writing(engine) as connection:
-                return _apply(connection, group)
+                return _apply(connection, group, writer)
         except IntegrityError as error:
             reason: Exception = error  # another gateway was quicker: read what it wrote
         except (OperationalError, InterfaceError) as error:
@@ -103,7 +108,7 @@ def apply_requests(engine: Engine, group: Sequence[NewRequest]) -> list[Result]:
     raise DatabaseUnavailableError("the database is too busy") from reason
 
 
-def _apply(connection: Connection, batch: Sequence[NewRequest]) -> list[Result]:
+def _apply(connection: Connection, batch: Sequence[NewRequest], writer: str) -> list[Result]:
     group = load(connection, batch)
     # After the devices are locked: what another gateway has committed meanwhile is seen.
     known = _known_transactions(connection, batch)
@@ -161,6 +166,10 @@ def _apply(connection: Connection, batch: Sequence[NewRequest]) -> list[Result]:
                 }
             )
     save(connection, group)
+    if request_rows:
+        chain_id, first = take_numbers(connection, writer, len(request_rows))
+        for seq, row in enumerate(request_rows, first):
+            row |= {"chain_id": chain_id, "chain_seq": seq}
     for table, rows in ((requests, request_rows), (transactions, transaction_rows)):
         for chunk in chunked(rows, _STATEMENT_ROWS):
             connection.execute(table.insert(), chunk)

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, select, update
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, writing
-from portcullis.store.keys import key_row
+from portcullis.store.keys import key_row, record_chain_made
 from portcullis.store.schema import (
     PRIORITY_REKEY,
     PRIORITY_RESEAL,
@@ -86,6 +87,7 @@ def insert_next_chain(engine: Engine, sealed: pb.SealedKey, switch_at: datetime)
                 | {"created_at": now, "seal_epoch": sealed.first_epoch, "switch_at": switch_at}
             )
         )
+        record_chain_made(connection, sealed, switch_at)
 
 
 def go_live(engine: Engine, chain: Chain, now: datetime) -> bool:
@@ -110,7 +112,14 @@ def go_live(engine: Engine, chain: Chain, now: datetime) -> bool:
             )
         ).rowcount
         if done:
-            connection.execute(
+            record_key_event(
+                connection,
+                "epoch_switched",
+                product_id=chain.product_id,
+                epoch=chain.seal_epoch,
+                due_at=chain.switch_at,
+            )
+            retired = connection.execute(
                 update(keys)
                 .where(
                     keys.c.purpose == "product",
@@ -119,7 +128,14 @@ def go_live(engine: Engine, chain: Chain, now: datetime) -> bool:
                     keys.c.retired_at.is_(None),
                 )
                 .values(retired_at=now)
-            )
+            ).rowcount
+            if retired:
+                record_key_event(
+                    connection,
+                    "chain_retired",
+                    product_id=chain.product_id,
+                    below_epoch=chain.first_epoch,
+                )
         return bool(done)
 
 

@@ -100,9 +100,12 @@ requests = Table(
     Column("detail", _exact(500)),  # why it was refused
     Column("wanted", BigInteger),  # device_work.wanted that this order raised it to
     Column("received_at", UtcDateTime, nullable=False),
+    Column("chain_id", Integer),  # of `chains`; NULL: written by a release before them
+    Column("chain_seq", BigInteger),
     Index(None, "client_id", "transaction_id"),
     Index(None, "device_id", "wanted"),
     Index(None, "received_at"),
+    Index(None, "chain_id", "chain_seq"),
 )
 
 # gateway: the idempotency key; accepted orders only.
@@ -274,6 +277,34 @@ feed = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("timeline", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
+)
+
+# gateway ("gateway@host:port"), and whoever changes keys ("keys"): the last number that a
+# writer has given to what it committed. A restored database begins new series.
+chains = Table(
+    "chains",
+    metadata,
+    Column("chain_id", Integer, primary_key=True, autoincrement=True),
+    Column("writer", _ascii(100), nullable=False),
+    Column("series", BigInteger, nullable=False),  # 0; after a restore its Unix second
+    Column("seq", BigInteger, nullable=False),
+    Column("begun_at", UtcDateTime, nullable=False),
+    # the writer's own log file: number and link of its last line that is known here
+    Column("log_seq", BigInteger),
+    Column("log_link", LargeBinary(32)),
+    Index(None, "writer", "series", unique=True),
+)
+
+# scheduler and command line: what was done to keys and clients, in the order of commits.
+key_events = Table(
+    "key_events",
+    metadata,
+    Column("chain_id", Integer, primary_key=True, autoincrement=False),
+    Column("chain_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("event", _ascii(32), nullable=False),
+    Column("actor", _exact(100), nullable=False),  # user@host
+    Column("detail", _LONG_TEXT, nullable=False),  # JSON; never a key
 )
 
 # all: who leads ("scheduler"), who airs ("stream:0xFFF00001:1"); `note` is the holder's own JSON.
