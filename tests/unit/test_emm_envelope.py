@@ -1,5 +1,6 @@
 """What is sealed opens again, and nothing else does; the primitives keep published vectors."""
 
+import os
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from portcullis.emm import (
     MAX_ENTITLEMENTS,
     EmmError,
     EmmHeader,
+    EmmSet,
     EmmTooLargeError,
     EntitlementRecord,
     Kind,
@@ -21,7 +23,9 @@ from portcullis.emm import (
     derive_kek,
     open_set,
     seal_set,
+    seal_sets,
     segment_text,
+    set_of,
 )
 
 KEK = bytes(range(32))
@@ -91,6 +95,59 @@ def test_what_is_sealed_opens(state: State, address: int, epoch: int, number: in
     header = EmmHeader.from_section(sections[-1])
     assert (header.address, header.epoch, header.number) == (address, epoch, number)
     assert header.part == header.parts == len(sections)
+
+
+def one_by_one(one: EmmSet, dek: bytes) -> list[bytes]:
+    """The same set by the document alone: a part at a time, nothing shared."""
+    sections = []
+    for part, share in enumerate(one.shares, start=1):
+        wrapped = aes_key_wrap(one.kek, dek) if part == 1 else b""
+        length = 13 + len(wrapped) + len(share) + 16
+        place = bytes((part << 4 | len(one.shares),))
+        numbers = one.epoch.to_bytes(2) + one.number.to_bytes(4)
+        address = one.address.to_bytes(5)
+        header = b"\x82" + (0x7000 | length).to_bytes(2) + address + bytes((0x10 | one.kind,))
+        header += place + numbers
+        nonce = address + numbers + bytes((part,))
+        sections.append(header + wrapped + AESGCM(dek).encrypt(nonce, share, header))
+    return sections
+
+
+sets = st.builds(
+    set_of,
+    st.binary(min_size=32, max_size=32),
+    address=st.integers(0, 2**40 - 1),
+    kind=st.sampled_from(Kind),
+    epoch=st.integers(0, 65535),
+    number=st.integers(0, 2**32 - 1),
+    payload=st.one_of(st.binary(max_size=130), st.binary(max_size=3200)),
+)
+
+
+@given(st.lists(sets, max_size=8))
+def test_a_batch_is_sealed_to_the_same_bytes_as_one_by_one(batch: list[EmmSet]) -> None:
+    """Sets of one part and of many, side by side."""
+    random = os.urandom(16 * len(batch))
+    expected = [one_by_one(one, random[16 * i : 16 * i + 16]) for i, one in enumerate(batch)]
+    assert seal_sets(batch, random) == expected
+
+
+@pytest.mark.parametrize("length", [0, 15, 17, 32])
+def test_a_batch_wants_a_key_for_each_set(length: int) -> None:
+    """Neither shared nor left over."""
+    one = set_of(KEK, address=1, kind=Kind.STATE, epoch=0, number=1, payload=b"")
+    with pytest.raises(ValueError, match="random bytes"):
+        seal_sets([one], bytes(length))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"address": 2**40}, {"address": -1}, {"epoch": 65536}, {"number": 2**32}]
+)
+def test_a_value_out_of_its_field_is_refused_alone(wrong: dict[str, int]) -> None:
+    """Before the batch is sealed."""
+    right = {"address": 1, "epoch": 0, "number": 1}
+    with pytest.raises(OverflowError):
+        set_of(KEK, kind=Kind.STATE, payload=b"", **(right | wrong))
 
 
 @given(st.integers(0, 177), st.integers(0, 7))

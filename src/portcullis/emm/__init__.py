@@ -7,7 +7,16 @@ Owns: the layout. Speaks to: nobody. Never: holds a key longer than a call.
 """
 
 from portcullis.emm.chain import chain_key
-from portcullis.emm.envelope import DEK_BYTES, EmmHeader, derive_kek, open_set, seal_set
+from portcullis.emm.envelope import (
+    DEK_BYTES,
+    EmmHeader,
+    EmmSet,
+    derive_kek,
+    open_set,
+    seal_set,
+    seal_sets,
+    set_of,
+)
 from portcullis.emm.errors import EmmError, EmmFormatError, EmmIntegrityError, EmmTooLargeError
 from portcullis.emm.layout import (
     MAX_ENTITLEMENTS,
@@ -17,7 +26,9 @@ from portcullis.emm.layout import (
     Message,
     State,
     Withdrawal,
+    entitlement_record,
     segment_text,
+    state_payload,
 )
 
 __all__ = [
@@ -28,6 +39,7 @@ __all__ = [
     "EmmFormatError",
     "EmmHeader",
     "EmmIntegrityError",
+    "EmmSet",
     "EmmTooLargeError",
     "EntitlementRecord",
     "Kind",
@@ -36,7 +48,11 @@ __all__ = [
     "Withdrawal",
     "chain_key",
     "derive_kek",
+    "entitlement_record",
     "open_set",
     "seal_set",
+    "seal_sets",
     "segment_text",
+    "set_of",
+    "state_payload",
 ]

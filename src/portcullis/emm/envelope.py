@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from itertools import chain
+from typing import NamedTuple, Self
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+from numpy.typing import NDArray
 
 from portcullis.emm.errors import EmmFormatError, EmmIntegrityError, EmmTooLargeError
 from portcullis.emm.layout import Kind
@@ -20,10 +23,13 @@ MAX_ADDRESS = 2**40 - 1
 MAX_PARTS = 15
 
 _HEADER_BYTES = 16
+_NONCE_BYTES = 12
 _WRAPPED_BYTES = 24
 _TAG_BYTES = 16
 _MAX_SECTION_BYTES = 256  # ETR 289: a CA_message_section is at most 256 bytes
 _PACKET_SECTION_BYTES = 183  # 188 − packet header 4 − pointer_field 1
+_MAX_EPOCH, _MAX_NUMBER = 2**16 - 1, 2**32 - 1
+_ONE_PACKET_PAYLOAD = _PACKET_SECTION_BYTES - _HEADER_BYTES - _WRAPPED_BYTES - _TAG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +42,6 @@ class EmmHeader:
     parts: int
     epoch: int
     number: int
-
-    def to_bytes(self, section_bytes: int) -> bytes:
-        """Lay the header of a section of `section_bytes` bytes in all out."""
-        return b"".join(
-            (
-                bytes((TABLE_ID,)),
-                # ETR 289: section_syntax_indicator 0, reserved bits 1, 12 bits of length
-                (0x7000 | (section_bytes - 3)).to_bytes(2, "big"),
-                self.address.to_bytes(5, "big"),
-                bytes((FORMAT_VERSION << 4 | self.kind, self.part << 4 | self.parts)),
-                self.epoch.to_bytes(2, "big"),
-                self.number.to_bytes(4, "big"),
-            )
-        )
 
     @classmethod
     def from_section(cls, section: bytes) -> Self:
@@ -73,16 +65,25 @@ class EmmHeader:
             number=int.from_bytes(section[12:16], "big"),
         )
 
-    def nonce(self) -> bytes:
-        """The 12 bytes of GCM nonce of this part: never on air."""
-        return b"".join(
-            (
-                self.address.to_bytes(5, "big"),
-                self.epoch.to_bytes(2, "big"),
-                self.number.to_bytes(4, "big"),
-                bytes((self.part,)),
-            )
-        )
+
+# The header, then the nonce of the same part, which is never on air.
+_HEADER_AND_NONCE = np.dtype(
+    [
+        ("table_id", "u1"),
+        ("length", ">u2"),
+        ("address", ">u4"),
+        ("address_low", "u1"),
+        ("version_kind", "u1"),
+        ("part_parts", "u1"),
+        ("epoch", ">u2"),
+        ("number", ">u4"),
+        ("nonce_address", ">u4"),
+        ("nonce_address_low", "u1"),
+        ("nonce_epoch", ">u2"),
+        ("nonce_number", ">u4"),
+        ("nonce_part", "u1"),
+    ]
+)
 
 
 def derive_kek(device_key: bytes, ca_system_id: int, address: int, epoch: int) -> bytes:
@@ -101,6 +102,8 @@ def split_payload(payload: bytes) -> list[bytes]:
 
     Raises EmmTooLargeError if fifteen sections of 256 bytes do not hold it.
     """
+    if len(payload) <= _ONE_PACKET_PAYLOAD:
+        return [payload]
     for section_bytes in (_PACKET_SECTION_BYTES, _MAX_SECTION_BYTES):
         rest = section_bytes - _HEADER_BYTES - _TAG_BYTES
         first = rest - _WRAPPED_BYTES
@@ -111,24 +114,106 @@ def split_payload(payload: bytes) -> list[bytes]:
     raise EmmTooLargeError(f"a payload of {len(payload)} bytes does not fit one set of EMMs")
 
 
+class EmmSet(NamedTuple):
+    """A payload cut into the shares of its parts, and what is needed to seal it: see `set_of`."""
+
+    kek: bytes
+    address: int
+    kind: int
+    epoch: int
+    number: int
+    shares: Sequence[bytes]
+
+
+def set_of(
+    kek: bytes, *, address: int, kind: Kind, epoch: int, number: int, payload: bytes
+) -> EmmSet:
+    """Prepare a payload for `seal_sets`.
+
+    Raises EmmTooLargeError, and OverflowError for a value that does not fit its field.
+    """
+    if not (
+        0 <= address <= MAX_ADDRESS and 0 <= epoch <= _MAX_EPOCH and 0 <= number <= _MAX_NUMBER
+    ):
+        raise OverflowError(f"address {address}, epoch {epoch} or number {number}")
+    return EmmSet(kek, address, kind, epoch, number, split_payload(payload))
+
+
+def seal_sets(sets: Sequence[EmmSet], random: bytes) -> list[list[bytes]]:
+    """Seal each set into its sections, part 1 first.
+
+    `random` is DEK_BYTES fresh random bytes for each set, in order. A data encryption key seals
+    one set and nothing else, ever: the nonce repeats between a state and a message of the same
+    number. Raises ValueError if `random` is not that long.
+    """
+    if len(random) != DEK_BYTES * len(sets):
+        raise ValueError(f"{len(random)} random bytes for {len(sets)} sets")
+    if not sets:
+        return []
+    deks = [random[at : at + DEK_BYTES] for at in range(0, len(random), DEK_BYTES)]
+    keks, addresses, kinds, epochs, numbers, shares = zip(*sets, strict=True)
+    wrapped = list(map(aes_key_wrap, keks, deks))
+    ciphers = list(map(AESGCM, deks))
+    counts = [len(parts) for parts in shares]
+    shares_in_order: Sequence[bytes] = list(chain.from_iterable(shares))
+    if len(shares_in_order) > len(sets):
+        ciphers = [one for one, n in zip(ciphers, counts, strict=True) for _ in range(n)]
+        wrapped = [
+            w for one, n in zip(wrapped, counts, strict=True) for w in (one, *[b""] * (n - 1))
+        ]
+    parts = np.array(counts)
+    columns = [np.repeat(column, parts) for column in (addresses, kinds, epochs, numbers)]
+    heads = _headers_and_nonces(parts, list(map(len, shares_in_order)), columns)
+    stride = _HEADER_BYTES + _NONCE_BYTES
+    headers = [heads[at : at + _HEADER_BYTES] for at in range(0, len(heads), stride)]
+    nonces = [heads[at : at + _NONCE_BYTES] for at in range(_HEADER_BYTES, len(heads), stride)]
+    sections = [
+        header + wrap + cipher.encrypt(nonce, share, header)
+        for header, wrap, cipher, nonce, share in zip(
+            headers, wrapped, ciphers, nonces, shares_in_order, strict=True
+        )
+    ]
+    if len(sections) == len(sets):
+        return [[section] for section in sections]
+    ends = np.cumsum(parts).tolist()
+    return [sections[end - count : end] for end, count in zip(ends, counts, strict=True)]
+
+
+def _headers_and_nonces(
+    parts: NDArray[np.int64], sizes: Sequence[int], columns: Sequence[NDArray[np.int64]]
+) -> bytes:
+    """Header and nonce of every part, 28 bytes each.
+
+    `parts` by set; by part: `sizes` of the shares, and address, kind, epoch, number.
+    """
+    address, kind, epoch, number = columns
+    part = np.arange(1, len(sizes) + 1) - np.repeat(np.cumsum(parts) - parts, parts)
+    rows = np.empty(len(sizes), _HEADER_AND_NONCE)
+    rows["table_id"] = TABLE_ID
+    # ETR 289: section_syntax_indicator 0, reserved bits 1, 12 bits of length
+    sealed = np.array(sizes) + (part == 1) * _WRAPPED_BYTES + _TAG_BYTES
+    rows["length"] = 0x7000 | (_HEADER_BYTES - 3 + sealed)
+    rows["address"] = rows["nonce_address"] = address >> 8
+    rows["address_low"] = rows["nonce_address_low"] = address & 0xFF
+    rows["version_kind"] = FORMAT_VERSION << 4 | kind
+    rows["part_parts"] = part << 4 | np.repeat(parts, parts)
+    rows["epoch"] = rows["nonce_epoch"] = epoch
+    rows["number"] = rows["nonce_number"] = number
+    rows["nonce_part"] = part
+    return rows.tobytes()
+
+
 def seal_set(
     kek: bytes, dek: bytes, *, address: int, kind: Kind, epoch: int, number: int, payload: bytes
 ) -> list[bytes]:
-    """Seal a payload into its sections, part 1 first.
+    """Seal one payload; as `set_of` and `seal_sets`."""
+    one = set_of(kek, address=address, kind=kind, epoch=epoch, number=number, payload=payload)
+    return seal_sets([one], dek)[0]
 
-    `dek` is 16 fresh random bytes that seal nothing else, ever: the nonce repeats between a
-    state and a message of the same number. Raises EmmTooLargeError.
-    """
-    shares = split_payload(payload)
-    gcm = AESGCM(dek)
-    sections: list[bytes] = []
-    for part, share in enumerate(shares, start=1):
-        wrapped = aes_key_wrap(kek, dek) if part == 1 else b""
-        header = EmmHeader(address, kind, part, len(shares), epoch, number)
-        size = _HEADER_BYTES + len(wrapped) + len(share) + _TAG_BYTES
-        aad = header.to_bytes(size)
-        sections.append(aad + wrapped + gcm.encrypt(header.nonce(), share, aad))
-    return sections
+
+def _nonce(section: bytes) -> bytes:
+    """The GCM nonce of a received part."""
+    return section[3:8] + section[10:16] + (section[9] >> 4).to_bytes()
 
 
 def open_set(kek: bytes, sections: Sequence[bytes]) -> bytes:
@@ -146,7 +231,7 @@ def open_set(kek: bytes, sections: Sequence[bytes]) -> bytes:
         gcm = AESGCM(aes_key_unwrap(kek, sections[0][_HEADER_BYTES:wrapped_end]))
         return b"".join(
             gcm.decrypt(
-                header.nonce(),
+                _nonce(section),
                 section[wrapped_end if header.part == 1 else _HEADER_BYTES :],
                 section[:_HEADER_BYTES],
             )

@@ -1,5 +1,6 @@
 """State, message and withdrawal: values to payload bytes and back."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -38,17 +39,33 @@ class EntitlementRecord:
 _TLV_IN_FORCE = 0x01
 _TLV_LATER = 0x02
 _RECORD_BYTES = {_TLV_IN_FORCE: 23, _TLV_LATER: 27}
+_IN_FORCE = struct.Struct(">HBI")
+_LATER = struct.Struct(">HBII")
 
 
-def _record_bytes(record: EntitlementRecord) -> bytes:
-    start = b"" if record.starts_at is None else record.starts_at.to_bytes(4, "big")
-    return (
-        record.product_id.to_bytes(2, "big")
-        + (record.epoch % 256).to_bytes(1, "big")
-        + start
-        + record.ends_at.to_bytes(4, "big")
-        + record.key
-    )
+def entitlement_record(
+    product_id: int, epoch: int, ends_at: int, key: bytes, starts_at: int | None = None
+) -> bytes:
+    """One record of a state; OverflowError for a value out of its range."""
+    try:
+        if starts_at is None:
+            return _IN_FORCE.pack(product_id, epoch % 256, ends_at) + key
+        return _LATER.pack(product_id, epoch % 256, starts_at, ends_at) + key
+    except struct.error as error:
+        raise OverflowError(f"product {product_id}: {error}") from error
+
+
+def state_payload(
+    utc: int, in_force: Sequence[bytes], later: Sequence[bytes], *, active: bool
+) -> bytes:
+    """The payload of a state from its records; OverflowError for a time out of its range."""
+    pieces = [bytes((active,)), utc.to_bytes(4, "big")]
+    for tlv_type, records in ((_TLV_IN_FORCE, in_force), (_TLV_LATER, later)):
+        most = 255 // _RECORD_BYTES[tlv_type]
+        for start in range(0, len(records), most):
+            value = b"".join(records[start : start + most])
+            pieces += (bytes((tlv_type, len(value))), value)
+    return b"".join(pieces)
 
 
 def _record_from(tlv_type: int, data: bytes) -> EntitlementRecord:
@@ -73,19 +90,12 @@ class State:
 
     def to_payload(self) -> bytes:
         """Lay the state out; ValueError or OverflowError for a value out of its range."""
-        out = bytearray((self.active,))
-        out += self.utc.to_bytes(4, "big")
-        for tlv_type, size in _RECORD_BYTES.items():
-            later = tlv_type == _TLV_LATER
-            records = [
-                _record_bytes(record)
-                for record in self.entitlements
-                if (record.starts_at is not None) == later
-            ]
-            for group in _groups(records, 255 // size):
-                value = b"".join(group)
-                out += bytes((tlv_type, len(value))) + value
-        return bytes(out)
+        records: dict[bool, list[bytes]] = {False: [], True: []}
+        for one in self.entitlements:
+            records[one.starts_at is not None].append(
+                entitlement_record(one.product_id, one.epoch, one.ends_at, one.key, one.starts_at)
+            )
+        return state_payload(self.utc, records[False], records[True], active=self.active)
 
     @classmethod
     def from_payload(cls, payload: bytes) -> Self:
@@ -108,10 +118,6 @@ class State:
                 ]
             at += 2 + len(value)
         return cls(bool(payload[0]), int.from_bytes(payload[1:5], "big"), tuple(records))
-
-
-def _groups(records: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
-    return [records[i : i + size] for i in range(0, len(records), size)]
 
 
 _MESSAGE_HEAD_BYTES = 10
