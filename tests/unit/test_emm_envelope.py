@@ -27,6 +27,7 @@ from portcullis.emm import (
     segment_text,
     set_of,
 )
+from portcullis.emm.envelope import split_payload
 
 KEK = bytes(range(32))
 DEK = bytes(range(16))
@@ -100,10 +101,11 @@ def test_what_is_sealed_opens(state: State, address: int, epoch: int, number: in
 def one_by_one(one: EmmSet, dek: bytes) -> list[bytes]:
     """The same set by the document alone: a part at a time, nothing shared."""
     sections = []
-    for part, share in enumerate(one.shares, start=1):
+    shares = split_payload(one.payload)
+    for part, share in enumerate(shares, start=1):
         wrapped = aes_key_wrap(one.kek, dek) if part == 1 else b""
         length = 13 + len(wrapped) + len(share) + 16
-        place = bytes((part << 4 | len(one.shares),))
+        place = bytes((part << 4 | len(shares),))
         numbers = one.epoch.to_bytes(2) + one.number.to_bytes(4)
         address = one.address.to_bytes(5)
         header = b"\x82" + (0x7000 | length).to_bytes(2) + address + bytes((0x10 | one.kind,))
@@ -120,7 +122,7 @@ sets = st.builds(
     kind=st.sampled_from(Kind),
     epoch=st.integers(0, 65535),
     number=st.integers(0, 2**32 - 1),
-    payload=st.one_of(st.binary(max_size=130), st.binary(max_size=3200)),
+    payload=st.one_of(st.binary(max_size=130), st.binary(max_size=3336)),
 )
 
 
@@ -130,6 +132,17 @@ def test_a_batch_is_sealed_to_the_same_bytes_as_one_by_one(batch: list[EmmSet]) 
     random = os.urandom(16 * len(batch))
     expected = [one_by_one(one, random[16 * i : 16 * i + 16]) for i, one in enumerate(batch)]
     assert seal_sets(batch, random) == expected
+
+
+@given(st.binary(max_size=3336))
+def test_a_payload_is_cut_to_packets_while_fifteen_will_do(payload: bytes) -> None:
+    """Then to sections of 256 bytes; a share more would be a part too many."""
+    shares = split_payload(payload)
+    assert b"".join(shares) == payload
+    assert len(shares) <= 15
+    sections = [16 + 24 + len(shares[0]) + 16, *(16 + len(share) + 16 for share in shares[1:])]
+    assert max(sections) <= (183 if len(payload) <= 127 + 14 * 151 else 256)
+    assert all(share for share in shares[1:])
 
 
 @pytest.mark.parametrize("length", [0, 15, 17, 32])

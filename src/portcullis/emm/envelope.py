@@ -26,10 +26,10 @@ _HEADER_BYTES = 16
 _NONCE_BYTES = 12
 _WRAPPED_BYTES = 24
 _TAG_BYTES = 16
-_MAX_SECTION_BYTES = 256  # ETR 289: a CA_message_section is at most 256 bytes
-_PACKET_SECTION_BYTES = 183  # 188 − packet header 4 − pointer_field 1
+# Payload of part 1, which carries the wrapped DEK, and of every other part:
+_PACKET_SHARES = (127, 151)  # in 183 bytes: 188 − packet header 4 − pointer_field 1
+_SECTION_SHARES = (200, 224)  # in 256 bytes, the most of a CA_message_section (ETR 289)
 _MAX_EPOCH, _MAX_NUMBER = 2**16 - 1, 2**32 - 1
-_ONE_PACKET_PAYLOAD = _PACKET_SECTION_BYTES - _HEADER_BYTES - _WRAPPED_BYTES - _TAG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,32 +97,26 @@ def derive_kek(device_key: bytes, ca_system_id: int, address: int, epoch: int) -
     return HKDF(SHA256(), 32, None, info).derive(device_key)
 
 
-def split_payload(payload: bytes) -> list[bytes]:
-    """Cut a payload into the shares of its parts, one packet each where fifteen will do.
+def split_payload(payload: bytes) -> Sequence[bytes]:
+    """Cut a payload into the shares of its parts, one packet each where fifteen will do."""
+    first, rest = _PACKET_SHARES if len(payload) <= _most(_PACKET_SHARES) else _SECTION_SHARES
+    return [payload[:first], *(payload[i : i + rest] for i in range(first, len(payload), rest))]
 
-    Raises EmmTooLargeError if fifteen sections of 256 bytes do not hold it.
-    """
-    if len(payload) <= _ONE_PACKET_PAYLOAD:
-        return [payload]
-    for section_bytes in (_PACKET_SECTION_BYTES, _MAX_SECTION_BYTES):
-        rest = section_bytes - _HEADER_BYTES - _TAG_BYTES
-        first = rest - _WRAPPED_BYTES
-        shares = [payload[:first]]
-        shares += [payload[i : i + rest] for i in range(first, len(payload), rest)]
-        if len(shares) <= MAX_PARTS:
-            return shares
-    raise EmmTooLargeError(f"a payload of {len(payload)} bytes does not fit one set of EMMs")
+
+def _most(shares: tuple[int, int]) -> int:
+    """The longest payload that a set holds."""
+    return shares[0] + (MAX_PARTS - 1) * shares[1]
 
 
 class EmmSet(NamedTuple):
-    """A payload cut into the shares of its parts, and what is needed to seal it: see `set_of`."""
+    """A payload, where it goes and under which key: made and checked by `set_of`."""
 
     kek: bytes
     address: int
     kind: int
     epoch: int
     number: int
-    shares: Sequence[bytes]
+    payload: bytes
 
 
 def set_of(
@@ -136,7 +130,9 @@ def set_of(
         0 <= address <= MAX_ADDRESS and 0 <= epoch <= _MAX_EPOCH and 0 <= number <= _MAX_NUMBER
     ):
         raise OverflowError(f"address {address}, epoch {epoch} or number {number}")
-    return EmmSet(kek, address, kind, epoch, number, split_payload(payload))
+    if len(payload) > _most(_SECTION_SHARES):
+        raise EmmTooLargeError(f"a payload of {len(payload)} bytes does not fit one set of EMMs")
+    return EmmSet(kek, address, kind, epoch, number, payload)
 
 
 def seal_sets(sets: Sequence[EmmSet], random: bytes) -> list[list[bytes]]:
@@ -151,26 +147,29 @@ def seal_sets(sets: Sequence[EmmSet], random: bytes) -> list[list[bytes]]:
     if not sets:
         return []
     deks = [random[at : at + DEK_BYTES] for at in range(0, len(random), DEK_BYTES)]
-    keks, addresses, kinds, epochs, numbers, shares = zip(*sets, strict=True)
+    keks, addresses, kinds, epochs, numbers, payloads = zip(*sets, strict=True)
     wrapped = list(map(aes_key_wrap, keks, deks))
     ciphers = list(map(AESGCM, deks))
-    counts = [len(parts) for parts in shares]
-    shares_in_order: Sequence[bytes] = list(chain.from_iterable(shares))
-    if len(shares_in_order) > len(sets):
+    shares: Sequence[bytes] = payloads
+    counts = [1] * len(sets)
+    if max(map(len, payloads)) > _PACKET_SHARES[0]:
+        cut = list(map(split_payload, payloads))
+        counts = list(map(len, cut))
+        shares = list(chain.from_iterable(cut))
         ciphers = [one for one, n in zip(ciphers, counts, strict=True) for _ in range(n)]
         wrapped = [
             w for one, n in zip(wrapped, counts, strict=True) for w in (one, *[b""] * (n - 1))
         ]
     parts = np.array(counts)
     columns = [np.repeat(column, parts) for column in (addresses, kinds, epochs, numbers)]
-    heads = _headers_and_nonces(parts, list(map(len, shares_in_order)), columns)
+    heads = _headers_and_nonces(parts, list(map(len, shares)), columns)
     stride = _HEADER_BYTES + _NONCE_BYTES
     headers = [heads[at : at + _HEADER_BYTES] for at in range(0, len(heads), stride)]
     nonces = [heads[at : at + _NONCE_BYTES] for at in range(_HEADER_BYTES, len(heads), stride)]
     sections = [
         header + wrap + cipher.encrypt(nonce, share, header)
         for header, wrap, cipher, nonce, share in zip(
-            headers, wrapped, ciphers, nonces, shares_in_order, strict=True
+            headers, wrapped, ciphers, nonces, shares, strict=True
         )
     ]
     if len(sections) == len(sets):
