@@ -6,6 +6,7 @@ BIN := .venv/bin
 TEST_PACKAGES := mariadb-server mariadb-backup tshark ffmpeg shellcheck
 TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc
 DEMO_PACKAGES := ffmpeg
+BENCH_PACKAGES := mariadb-server openssl wrk gcc libc6-dev
 
 .DEFAULT_GOAL := help
 
@@ -46,12 +47,26 @@ demo: ## A day of orders from REST to virtual boxes, checked
 	@tools/setup.sh $(DEMO_PACKAGES)
 	@$(BIN)/python -m demo
 
+.PHONY: bench
+bench: ## Measure everything beside its limit; writes docs/benchmarks.md (half an hour)
+	@tools/setup.sh $(BENCH_PACKAGES)
+	@tools/setup_bench.sh
+	@$(BIN)/python -m bench
+
+bench-%: ## One benchmark, e.g. bench-envelope; writes var/bench/NAME.json
+	@tools/setup.sh $(BENCH_PACKAGES)
+	@tools/setup_bench.sh
+	@$(BIN)/python -m bench $*
+
 .PHONY: lock
 lock: setup ## Pin the newest allowed versions into requirements/
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra bench --constraints requirements/dev.txt \
+	    --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/bench.txt
 
 .PHONY: proto
 proto: setup ## Regenerate the gRPC code of the encryptor

@@ -62,8 +62,7 @@ def state_item(**changes: object) -> pb.SealItem:
 def seal(item: pb.SealItem, *product_keys: pb.SealedKey) -> pb.Sealed:
     """Seal."""
     request = pb.SealRequest(ca_system_id=CAS, product_keys=product_keys, items=[item])
-    (reply,) = Sealer(CUSTODY, lambda: NOW).seal(request)
-    return reply
+    return Sealer(CUSTODY, lambda: NOW).seal(request)[0].items[0]
 
 
 def opened(sections: list[bytes]) -> bytes:
@@ -221,8 +220,9 @@ def test_a_refused_item_leaves_its_neighbours_alone() -> None:
     """A refused item leaves its neighbours alone."""
     items = [state_item(), state_item(address=1), state_item(number=NOW + 1)]
     request = pb.SealRequest(ca_system_id=CAS, product_keys=[chain()], items=items)
-    replies = Sealer(CUSTODY, lambda: NOW).seal(request)
-    assert [bool(reply.sections) for reply in replies] == [True, False, True]
+    reply, refused = Sealer(CUSTODY, lambda: NOW).seal(request)
+    assert [bool(item.sections) for item in reply.items] == [True, False, True]
+    assert refused == [1]
 
 
 def test_the_cache_of_keys_never_lends_one_box_the_key_of_another() -> None:
@@ -232,8 +232,8 @@ def test_the_cache_of_keys_never_lends_one_box_the_key_of_another() -> None:
     good = state_item(device_key=key)
     moved = state_item(address=9, device_key=relabelled(key, owner=9))
     request = pb.SealRequest(ca_system_id=CAS, product_keys=[chain()], items=[good, good, moved])
-    replies = sealer.seal(request)
-    assert [reply.code for reply in replies] == ["", "", "not_sealed_here"]
+    reply, _ = sealer.seal(request)
+    assert [item.code for item in reply.items] == ["", "", "not_sealed_here"]
     assert sealer.cache_counts() == (1, 2)
 
 
@@ -243,7 +243,8 @@ def test_no_data_encryption_key_is_given_out_twice() -> None:
     items = [state_item(), state_item(message=pb.ScreenMessage(text="x" * 500))] * 50
     request = pb.SealRequest(ca_system_id=CAS, product_keys=[chain()], items=items)
     kek = derive_kek(DEVICE_KEY, CAS, DEVICE, 0)
-    sections = [s for _ in range(2) for reply in sealer.seal(request) for s in reply.sections]
+    replies = [item for _ in range(2) for item in sealer.seal(request)[0].items]
+    sections = [section for item in replies for section in item.sections]
     deks = [aes_key_unwrap(kek, section[16:40]) for section in sections]
     assert len(set(deks)) == len(deks) == 2 * 50 * (1 + 5)
 

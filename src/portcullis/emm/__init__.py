@@ -26,7 +26,7 @@ from portcullis.emm.layout import (
     Message,
     State,
     Withdrawal,
-    entitlement_record,
+    record_head,
     segment_text,
     state_payload,
 )
@@ -48,8 +48,8 @@ __all__ = [
     "Withdrawal",
     "chain_key",
     "derive_kek",
-    "entitlement_record",
     "open_set",
+    "record_head",
     "seal_set",
     "seal_sets",
     "segment_text",

@@ -1,6 +1,5 @@
 """State, message and withdrawal: values to payload bytes and back."""
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -39,20 +38,17 @@ class EntitlementRecord:
 _TLV_IN_FORCE = 0x01
 _TLV_LATER = 0x02
 _RECORD_BYTES = {_TLV_IN_FORCE: 23, _TLV_LATER: 27}
-_IN_FORCE = struct.Struct(">HBI")
-_LATER = struct.Struct(">HBII")
 
 
-def entitlement_record(
-    product_id: int, epoch: int, ends_at: int, key: bytes, starts_at: int | None = None
-) -> bytes:
-    """One record of a state; OverflowError for a value out of its range."""
-    try:
-        if starts_at is None:
-            return _IN_FORCE.pack(product_id, epoch % 256, ends_at) + key
-        return _LATER.pack(product_id, epoch % 256, starts_at, ends_at) + key
-    except struct.error as error:
-        raise OverflowError(f"product {product_id}: {error}") from error
+def record_head(product_id: int, epoch: int) -> bytes:
+    """What stands before the times of an entitlement's record; OverflowError out of range."""
+    return product_id.to_bytes(2, "big") + (epoch % 256).to_bytes(1, "big")
+
+
+def _record_bytes(record: EntitlementRecord) -> bytes:
+    start = b"" if record.starts_at is None else record.starts_at.to_bytes(4, "big")
+    head = record_head(record.product_id, record.epoch)
+    return head + start + record.ends_at.to_bytes(4, "big") + record.key
 
 
 def state_payload(
@@ -92,9 +88,7 @@ class State:
         """Lay the state out; ValueError or OverflowError for a value out of its range."""
         records: dict[bool, list[bytes]] = {False: [], True: []}
         for one in self.entitlements:
-            records[one.starts_at is not None].append(
-                entitlement_record(one.product_id, one.epoch, one.ends_at, one.key, one.starts_at)
-            )
+            records[one.starts_at is not None].append(_record_bytes(one))
         return state_payload(self.utc, records[False], records[True], active=self.active)
 
     @classmethod

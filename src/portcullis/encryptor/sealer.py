@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Literal
 
 from portcullis.emm import (
@@ -16,7 +15,7 @@ from portcullis.emm import (
     Withdrawal,
     chain_key,
     derive_kek,
-    entitlement_record,
+    record_head,
     seal_sets,
     segment_text,
     set_of,
@@ -67,57 +66,76 @@ class Sealer:
         return info.hits, info.misses
 
     def forget(self) -> None:
-        """Drop every KEK of the cache: a master that is retired opens nothing from now on."""
+        """Drop every key of the caches: a master that is retired opens nothing from now on."""
         self._kek.cache_clear()
+        self._product_key.cache_clear()
 
-    def seal(self, request: pb.SealRequest) -> list[pb.Sealed]:
-        """Seal every item; a refused one has no sections but a code and a reason."""
+    def seal(self, request: pb.SealRequest) -> tuple[pb.SealReply, list[int]]:
+        """Seal every item; a refused one has no sections but a code and a reason.
+
+        Returns the reply, its clock not yet set, and the places of the refused items.
+        """
         products = ProductKeys(request.product_keys, self._product_key)
+        latest = self._clock() + MAX_AHEAD_S
+        reply = pb.SealReply()
+        refused: list[int] = []
         sets: list[EmmSet] = []
-        replies: list[pb.Sealed | None] = []
-        ends: list[int] = []  # of each item's share of `sets`
-        for item in request.items:
+        owners: list[pb.Sealed] = []  # of each set
+        for place, item in enumerate(request.items):
+            answer = reply.items.add()
             try:
-                sets += self._sets(item, request.ca_system_id, products)
-                replies.append(None)
+                mine = self._sets(item, request.ca_system_id, products, latest)
             except RefusedItemError as error:
-                replies.append(pb.Sealed(error=str(error), code=error.code))
+                answer.error, answer.code = str(error), error.code
             except EmmTooLargeError as error:
-                replies.append(pb.Sealed(error=str(error), code="too_large"))
+                answer.error, answer.code = str(error), "too_large"
             except (OverflowError, ValueError) as error:
-                replies.append(pb.Sealed(error=f"a value is out of range: {error}", code="invalid"))
-            ends.append(len(sets))
+                answer.error, answer.code = f"a value is out of range: {error}", "invalid"
+            else:
+                sets += mine
+                owners += [answer] * len(mine)
+                continue
+            refused.append(place)
         # Drawn at once and used once; this process never forks.
-        sections = seal_sets(sets, os.urandom(DEK_BYTES * len(sets)))
-        return [
-            refusal or pb.Sealed(sections=chain.from_iterable(sections[start:end]))
-            for refusal, start, end in zip(replies, [0, *ends], ends, strict=False)
-        ]
+        sealed = seal_sets(sets, os.urandom(DEK_BYTES * len(sets)))
+        for answer, sections in zip(owners, sealed, strict=True):
+            answer.sections.extend(sections)
+        return reply, refused
 
-    def _sets(self, item: pb.SealItem, ca_system_id: int, products: "ProductKeys") -> list[EmmSet]:
+    def _sets(
+        self, item: pb.SealItem, ca_system_id: int, products: "ProductKeys", latest: float
+    ) -> list[EmmSet]:
         """What of an item is to be sealed: a set for its state, or one a segment."""
-        kek = self._kek_of(item, ca_system_id)
-        kind, payloads = self._payloads(item, products)
+        address, epoch, number = item.address, item.epoch, item.number
+        kek = self._kek_of(item.device_key, address, ca_system_id, epoch)
+        match item.WhichOneof("content"):
+            case "state":
+                if number > latest:
+                    raise RefusedItemError(
+                        "sequence_ahead", f"sequence {number} is more than a day ahead"
+                    )
+                kind, payloads = Kind.STATE, [_state_payload(item.state, products)]
+            case "message":
+                kind, payloads = Kind.MESSAGE, [s.to_payload() for s in _segments(item.message)]
+            case "withdrawal":
+                kind = Kind.WITHDRAWAL
+                payloads = [Withdrawal(item.withdrawal.expires_at).to_payload()]
+            case _:
+                raise RefusedItemError("invalid", "the item has no content")
         return [
-            set_of(
-                kek,
-                address=item.address,
-                kind=kind,
-                epoch=item.epoch,
-                number=item.number,
-                payload=payload,
-            )
+            set_of(kek, address=address, kind=kind, epoch=epoch, number=number, payload=payload)
             for payload in payloads
         ]
 
-    def _kek_of(self, item: pb.SealItem, ca_system_id: int) -> bytes:
-        key = item.device_key
-        if key.purpose != pb.SealedKey.DEVICE or key.owner != item.address:
-            raise RefusedItemError("wrong_owner", f"the key is not that of device {item.address}")
-        if not key.first_epoch <= item.epoch <= key.last_epoch:
-            raise RefusedItemError("invalid", f"epoch {item.epoch} lies outside the device key's")
+    def _kek_of(self, key: pb.SealedKey, address: int, ca_system_id: int, epoch: int) -> bytes:
+        label = _label(key)
+        owner, first_epoch, last_epoch, _ = label
+        if key.purpose != pb.SealedKey.DEVICE or owner != address:
+            raise RefusedItemError("wrong_owner", f"the key is not that of device {address}")
+        if not first_epoch <= epoch <= last_epoch:
+            raise RefusedItemError("invalid", f"epoch {epoch} lies outside the device key's")
         try:
-            return self._kek(_label(key), key.blob, ca_system_id, item.epoch)
+            return self._kek(label, key.blob, ca_system_id, epoch)
         except KeyNotOpenedError as error:
             raise RefusedItemError("not_sealed_here", str(error)) from error
 
@@ -130,36 +148,24 @@ class Sealer:
         top = self._custody.open(KeyLabel(Purpose.PRODUCT, *label), blob)
         return chain_key(top, product_id, last_epoch, epoch)
 
-    def _payloads(self, item: pb.SealItem, products: "ProductKeys") -> tuple[Kind, list[bytes]]:
-        match item.WhichOneof("content"):
-            case "state":
-                if item.number > self._clock() + MAX_AHEAD_S:
-                    raise RefusedItemError(
-                        "sequence_ahead", f"sequence {item.number} is more than a day ahead"
-                    )
-                return Kind.STATE, [_state_payload(item.state, products)]
-            case "message":
-                return Kind.MESSAGE, [part.to_payload() for part in _segments(item.message)]
-            case "withdrawal":
-                return Kind.WITHDRAWAL, [Withdrawal(item.withdrawal.expires_at).to_payload()]
-            case _:
-                raise RefusedItemError("invalid", "the item has no content")
-
 
 class ProductKeys:
-    """The product keys of one call. `derive`: a chain's key at an epoch, or KeyNotOpenedError."""
+    """The product keys of one call. `derive`: a chain's key at an epoch, or KeyNotOpenedError.
+
+    Attributes:
+        records: by key index, product and epoch, once checked: what stands before the times of
+            an entitlement's record, and the key behind them.
+    """
 
     def __init__(
         self, sealed: Sequence[pb.SealedKey], derive: Callable[[_Label, bytes, int], bytes]
     ) -> None:
+        self.records: dict[tuple[int, int, int], tuple[bytes, bytes]] = {}
         self._sealed = sealed
         self._derive = derive
-        self._checked: dict[tuple[int, int, int], bytes] = {}  # index, product, epoch
 
-    def at(self, index: int, product_id: int, epoch: int) -> bytes:
-        """The key of one epoch, checked to be `product_id`'s; raises RefusedItemError."""
-        if (key := self._checked.get((index, product_id, epoch))) is not None:
-            return key
+    def record(self, index: int, product_id: int, epoch: int) -> tuple[bytes, bytes]:
+        """Check that the key is `product_id`'s at that epoch; raises RefusedItemError."""
         if index >= len(self._sealed):
             raise RefusedItemError("invalid", f"product key {index} is not in the call")
         sealed = self._sealed[index]
@@ -173,8 +179,9 @@ class ProductKeys:
             key = self._derive(_label(sealed), sealed.blob, epoch)
         except KeyNotOpenedError as error:
             raise RefusedItemError("not_sealed_here", str(error)) from error
-        self._checked[index, product_id, epoch] = key
-        return key
+        head = record_head(product_id, epoch)
+        self.records[index, product_id, epoch] = head, key
+        return head, key
 
 
 def _label(sealed: pb.SealedKey) -> _Label:
@@ -182,20 +189,22 @@ def _label(sealed: pb.SealedKey) -> _Label:
 
 
 def _state_payload(state: pb.State, products: ProductKeys) -> bytes:
-    utc = state.utc
+    utc, records = state.utc, products.records
     in_force, later = [], []
     for entitlement in state.entitlements:
         product_id, epoch = entitlement.product_id, entitlement.epoch
-        key = products.at(entitlement.key, product_id, epoch)
+        place = (entitlement.key, product_id, epoch)
+        head, key = records.get(place) or products.record(*place)
         # Four bytes end in 2106: an end beyond is open until a later state says it.
         ends_at = min(entitlement.ends_at, OPEN_END)
         if not ends_at and not entitlement.HasField("ends_at"):
             ends_at = OPEN_END
         starts_at = entitlement.starts_at
         if starts_at > utc:  # an absent start reads as 0, which never lies ahead
-            later.append(entitlement_record(product_id, epoch, ends_at, key, starts_at))
+            times = starts_at.to_bytes(4, "big") + ends_at.to_bytes(4, "big")
+            later.append(head + times + key)
         else:
-            in_force.append(entitlement_record(product_id, epoch, ends_at, key))
+            in_force.append(head + ends_at.to_bytes(4, "big") + key)
     return state_payload(utc, in_force, later, active=state.active)
 
 

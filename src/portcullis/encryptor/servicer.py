@@ -66,15 +66,14 @@ class Servicer(EncryptorServicer):
         await self._bound(len(request.items), context)
         if request.ca_system_id > MAX_CA_SYSTEM_ID:
             await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, "ca_system_id: 16 bits")
-        items = await self._work("seal", context, lambda: self._sealer.seal(request))
-        refused = [
-            (asked, item) for asked, item in zip(request.items, items, strict=True) if item.code
-        ]
-        metrics.SEALED.inc(len(items) - len(refused))
-        for asked, item in refused:
+        reply, refused = await self._work("seal", context, lambda: self._sealer.seal(request))
+        metrics.SEALED.inc(len(reply.items) - len(refused))
+        for place in refused:
+            asked, item = request.items[place], reply.items[place]
             metrics.REFUSED.labels(item.code).inc()
             log.warning("refused", device_id=asked.address, code=item.code, reason=item.error)
-        return pb.SealReply(items=items, clock_us=self._clock_us())
+        reply.clock_us = self._clock_us()
+        return reply
 
     async def MakeChain(self, request: pb.MakeChainRequest, context: Context) -> pb.SealedKey:  # noqa: N802 (gRPC spells calls so)
         """Make a product key chain, sealed."""

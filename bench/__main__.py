@@ -1,0 +1,55 @@
+"""`python -m bench [NAME …]`: measure, save, and with all results at hand write the page."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+from bench.report import NAMES, missing, write_page
+from bench.result import Result, load
+
+
+def measure(name: str) -> Result:
+    """Run one benchmark in this process and save what it found."""
+    result: Result = import_module(f"bench.{name.replace('-', '_')}").run()
+    result.save()
+    return result
+
+
+def show(result: Result) -> None:
+    """Print a result, a line a criterion."""
+    print(f"{result.name}: {result.verdict()}")
+    for one in result.criteria:
+        bounds = f"floor {one.floor:g}, goal {one.goal:g}"
+        print(f"  {one.what}: {one.value:.3g} {one.unit} ({bounds})")
+    for name, value in result.figures.items():
+        print(f"    {name}: {value}")
+
+
+def main() -> int:
+    """One name: measured here. None or several: each in a process of its own."""
+    names = sys.argv[1:] or list(NAMES)
+    if unknown := set(names) - set(NAMES):
+        print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        return 2
+    failed = []
+    if len(names) == 1:
+        show(measure(names[0]))
+    else:
+        for name in names:
+            if subprocess.run([sys.executable, "-m", "bench", name], check=False).returncode:
+                failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+        return 1
+    if absent := missing():
+        print(f"docs/benchmarks.md left as it is: no result yet of {', '.join(absent)}")
+    elif len(names) > 1:
+        write_page()
+    below = [name for name in names if load(name)[0].verdict() == "below the floor"]
+    if below:
+        print(f"below the floor: {', '.join(below)}")
+    return int(bool(below))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
