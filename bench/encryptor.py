@@ -13,7 +13,7 @@ from bench import raw_sealer
 from bench.measure import Measured, cpu_s, interleave
 from bench.processes import PORTCULLIS, folder, running, service, until
 from bench.result import Criterion, Result
-from portcullis.keys import Custody, MasterKey, Purpose
+from portcullis.keys import Custody, KeyRing, MasterKey, Purpose
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import EncryptorClient
 
@@ -138,7 +138,7 @@ def run() -> Result:
     with folder() as home:
         config = _write_config(home)
         (master,) = json.loads((home / "master.json").read_text(encoding="utf-8"))
-        custody = Custody([MasterKey(master["master_id"], bytes.fromhex(master["key"]))])
+        custody = Custody(KeyRing([MasterKey(master["master_id"], bytes.fromhex(master["key"]))]))
         boxes = Boxes(custody)
         bare = home / "bare.sock"
         command = [sys.executable, "-m", "bench.raw_sealer", str(bare)]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 Measured = Callable[[], float]
 """Runs once and returns what it cost or yielded."""
@@ -35,7 +36,7 @@ class Meter:
     cpu: float = 0.0
     wall: float = 0.0
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> Self:
         self._cpu = sum(cpu_s(pid) for pid in self.pids)
         self._wall = time.perf_counter()
         return self

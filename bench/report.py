@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.result import RESULTS, Criterion, Result, load
+from bench.result import RESULTS
 
 NAMES: Mapping[str, str] = {
     "envelope": "sealing in the batch path, one fresh DEK an EMM",

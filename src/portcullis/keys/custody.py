@@ -9,8 +9,9 @@ another master does not open (NIST SP 800-38D).
 """
 
 import os
-from dataclasses import dataclass
+import struct
 from enum import IntEnum
+from typing import NamedTuple
 
 from portcullis.keys.errors import KeyNotOpenedError
 from portcullis.keys.masters import Ciphers
@@ -18,6 +19,7 @@ from portcullis.keys.masters import Ciphers
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _MASTER_ID_BYTES = 16
+_LABEL = struct.Struct(f">2sBQHH{_MASTER_ID_BYTES}s")  # pads with zero bytes
 
 
 class Purpose(IntEnum):
@@ -28,8 +30,7 @@ class Purpose(IntEnum):
     IMPORT = 3
 
 
-@dataclass(frozen=True, slots=True)
-class KeyLabel:
+class KeyLabel(NamedTuple):
     """What a row of `keys` says its key is: all of it is authenticated with the key."""
 
     purpose: Purpose
@@ -43,16 +44,12 @@ class KeyLabel:
         master_id = self.master_id.encode("ascii")
         if len(master_id) > _MASTER_ID_BYTES:
             raise ValueError("a master_id has at most 16 characters")
-        return b"".join(
-            (
-                b"PK",
-                bytes((self.purpose,)),
-                self.owner.to_bytes(8, "big"),
-                self.first_epoch.to_bytes(2, "big"),
-                self.last_epoch.to_bytes(2, "big"),
-                master_id.ljust(_MASTER_ID_BYTES, b"\0"),
+        try:
+            return _LABEL.pack(
+                b"PK", self.purpose, self.owner, self.first_epoch, self.last_epoch, master_id
             )
-        )
+        except struct.error as error:
+            raise OverflowError(str(error)) from error
 
 
 class Custody:
