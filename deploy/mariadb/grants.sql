@@ -9,8 +9,8 @@ GRANT SELECT, INSERT, UPDATE ON devices TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON entitlements TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON products TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE (removed_at) ON messages TO portcullis_gateway@'%';
-GRANT SELECT, INSERT, UPDATE (wanted, state_wanted, cause, priority, dirty_at, due_at, tries,
-    failed_at, last_error) ON device_work TO portcullis_gateway@'%';
+-- INSERT … ON DUPLICATE KEY UPDATE wants the right to update every column that it inserts.
+GRANT SELECT, INSERT, UPDATE ON device_work TO portcullis_gateway@'%';
 GRANT SELECT (purpose, owner) ON `keys` TO portcullis_gateway@'%';
 GRANT SELECT ON airings TO portcullis_gateway@'%';
 GRANT SELECT (device_id, first_aired_at) ON emms TO portcullis_gateway@'%';

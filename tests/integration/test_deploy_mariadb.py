@@ -17,7 +17,6 @@ DENIED_TO = [
     ("gateway", "SELECT * FROM `keys`"),
     ("gateway", "DELETE FROM requests"),
     ("gateway", "UPDATE requests SET body = ''"),
-    ("gateway", "UPDATE device_work SET sequence = 0"),
     ("gateway", "INSERT INTO emms VALUES ()"),
     ("emmg", "SELECT * FROM requests"),
     ("emmg", "UPDATE entitlements SET ends_at = NULL"),
