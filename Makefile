@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 
 # Debian packages beyond Python: what the tests and the demo drive for real.
-TEST_PACKAGES := mariadb-server mariadb-backup tshark ffmpeg shellcheck
+TEST_PACKAGES := mariadb-server mariadb-backup haproxy tshark ffmpeg shellcheck
 TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc
 DEMO_PACKAGES := ffmpeg
 BENCH_PACKAGES := mariadb-server openssl wrk gcc libc6-dev
@@ -27,6 +27,11 @@ test: setup ## Everything CI checks: lint, types, contracts, all tests
 .PHONY: test-fast
 test-fast: setup ## Unit and property tests only (under a minute)
 	$(BIN)/pytest tests/unit
+
+.PHONY: test-faults
+test-faults: setup ## The proofs of docs/reliability.md in full, and its table of figures
+	FAULTS=full $(BIN)/pytest -n 0 tests/faults
+	$(BIN)/python -m tests.faults.figures
 
 .PHONY: lint
 lint: setup ## ruff, mypy, import contracts, dependencies, spelling
