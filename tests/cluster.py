@@ -212,6 +212,12 @@ class Cluster:
                 self.start_replaced(name)
                 self.rejoin(name)
 
+    def renew(self) -> None:
+        """Have every server run, with empty tables."""
+        self.heal()
+        statements = [f"DELETE FROM `{name}`" for name in metadata.tables if name != "feed"]
+        self.nodes[self.primary].client(";".join(statements), "portcullis")
+
     def rebuild(self, name: str) -> None:
         """Give a server that cannot rejoin the primary's data, as failover.md says."""
         node, primary = self.nodes[name], self.nodes[self.primary]
@@ -332,7 +338,5 @@ def cluster_servers() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(cluster_servers: Cluster) -> Cluster:
     """A whole cluster with empty tables, as after `portcullis migrate` and grants.sql."""
-    cluster_servers.heal()
-    statements = [f"DELETE FROM `{name}`" for name in metadata.tables if name != "feed"]
-    cluster_servers.nodes[cluster_servers.primary].client(";".join(statements), "portcullis")
+    cluster_servers.renew()
     return cluster_servers

@@ -1,0 +1,269 @@
+"""An SMS under load that never forgets: every 2xx is a line in its ledger file.
+
+Each box has its own line of orders, one after the other; an order that is not answered, or is
+answered with 429 or 5xx, is repeated with the same transaction_id until it is.
+"""
+
+import asyncio
+import json
+import random
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from demo.ledger import Ledger, rfc3339
+
+PRODUCTS = range(101, 109)
+ANSWER_TIMEOUT_S = 5.0  # what SMS systems wait
+_REPEAT_S = 0.25
+_GIVE_UP_S = 300.0
+_MOST_MESSAGES = 3
+_BATCH_LINES = 4
+_TRANSIENT = {429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Access:
+    """What an SMS is given: where, as whom, and whose certificate to trust."""
+
+    url: str
+    client_id: str
+    client_secret: str
+    certificate: Path
+
+    def tls(self) -> ssl.SSLContext:
+        """Trust the head-end's certificate and no other."""
+        return ssl.create_default_context(cafile=str(self.certificate))
+
+    def token(self, http: httpx.Client) -> str:
+        """Fetch an access token."""
+        answer = http.post(
+            f"{self.url}/oauth/token",
+            data={"grant_type": "client_credentials"},
+            auth=(self.client_id, self.client_secret),
+        )
+        answer.raise_for_status()
+        return str(answer.json()["access_token"])
+
+
+def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
+    """Every 2xx of a ledger file, in order: op, body, answer. None if there is no file yet."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+
+def ledger_of(path: Path) -> Ledger:
+    """What a ledger file's orders come to, box by box."""
+    ledger = Ledger()
+    for line in read_ledger(path):
+        ledger.accepted(line["op"], line["body"], line["answer"])
+    return ledger
+
+
+class Sms:
+    """The load. Starts and stops; between them orders for every box go out.
+
+    Attributes:
+        answered: orders that had their 2xx.
+        failed_tries: tries that had none, by what came instead.
+        surprises: answers that no order should have had.
+        worst_gap_s: the longest time between two 2xx.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        ledger: Path,
+        device_ids: Sequence[str],
+        *,
+        seed: int,
+        run: str,
+        pause_s: float,
+    ) -> None:
+        self.answered = 0
+        self.failed_tries: Counter[str] = Counter()
+        self.surprises: list[str] = []
+        self.worst_gap_s = 0.0
+        self.latencies_s: list[float] = []
+        self._access = access
+        self._ledger = ledger_of(ledger)
+        self._file = ledger.open("a", encoding="utf-8")
+        self._device_ids = device_ids
+        self._seed = seed
+        self._run = run
+        self._pause_s = pause_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="sms", daemon=True)
+        self._last_at: float | None = None
+        self._trouble: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        with httpx.Client(verify=self._access.tls()) as http:
+            self._token = self._access.token(http)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._file.close()
+
+    def stop(self) -> None:
+        """Send no new order; wait until every one under way has its answer."""
+        self._stopping.set()
+        self._thread.join(_GIVE_UP_S)
+        if self._trouble is not None:
+            raise self._trouble
+
+    def reset_gap(self) -> None:
+        """Measure the worst gap anew from here."""
+        self.worst_gap_s, self._last_at = 0.0, time.monotonic()
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._all())
+        except Exception as error:  # noqa: BLE001 (told to the test by `stop`)
+            self._trouble = error
+
+    async def _all(self) -> None:
+        limits = httpx.Limits(max_connections=len(self._device_ids))
+        async with (
+            httpx.AsyncClient(
+                base_url=self._access.url,
+                verify=self._access.tls(),
+                timeout=ANSWER_TIMEOUT_S,
+                limits=limits,
+                headers={"Authorization": f"Bearer {self._token}"},
+            ) as http,
+            asyncio.TaskGroup() as group,
+        ):
+            for device_id in self._device_ids:
+                group.create_task(self._serve(http, device_id))
+
+    async def _serve(self, http: httpx.AsyncClient, device_id: str) -> None:
+        """One box: order after order until told to stop."""
+        chance = random.Random(f"{self._seed} {device_id}")
+        number = 0
+        await asyncio.sleep(chance.random() * self._pause_s)
+        while not self._stopping.is_set():
+            orders = []
+            lines = _BATCH_LINES if self._is_active(device_id) and chance.random() < 0.05 else 1
+            for _ in range(lines):
+                number += 1
+                order = self._next(device_id, chance, is_batch=lines > 1)
+                order["transaction_id"] = f"{self._run}-{device_id}-{number}"
+                orders.append(order)
+            if lines > 1:
+                await self._batch(http, orders)
+            else:
+                await self._one(http, orders[0])
+            await asyncio.sleep(self._pause_s * chance.uniform(0.5, 1.5))
+
+    def _is_active(self, device_id: str) -> bool:
+        box = self._ledger.boxes.get(device_id)
+        return box is not None and box.active
+
+    def _next(self, device_id: str, chance: random.Random, *, is_batch: bool) -> dict[str, Any]:
+        """The next order for a box that nothing speaks against."""
+        if not self._is_active(device_id):
+            return {"op": "adddevice", "device_id": device_id}
+        box = self._ledger.boxes[device_id]
+        grant: dict[str, Any] = {"op": "addentitlement", "device_id": device_id}
+        kinds = {"addentitlement": 45, "removeentitlement": 20}
+        if not is_batch:
+            kinds |= {"generateosm": 15, "removeosm": 15, "removedevice": 5}
+            if not box.messages:
+                del kinds["removeosm"]
+            if len(box.messages) >= _MOST_MESSAGES:
+                del kinds["generateosm"]
+        [op] = chance.choices(list(kinds), weights=list(kinds.values()))
+        product_id = chance.choice(PRODUCTS)
+        if op == "addentitlement":
+            starts_at = datetime.now(UTC) + timedelta(days=chance.choice((0, 0, 5)))
+            ends_at = starts_at + timedelta(days=chance.randint(1, 20))
+            grant |= {"product_id": product_id, "starts_at": rfc3339(starts_at)}
+            return grant | ({"ends_at": rfc3339(ends_at)} if chance.random() < 0.7 else {})
+        if op == "removeentitlement":
+            return {"op": op, "device_id": device_id, "product_id": product_id}
+        if op == "generateosm":
+            text = f"Grüße {chance.randrange(10**6)}"
+            return {"op": op, "device_id": device_id, "text": text, "duration_s": 0}
+        if op == "removeosm":
+            return {"op": op, "message_id": chance.choice(sorted(box.messages))}
+        return {"op": op, "device_id": device_id}
+
+    async def _one(self, http: httpx.AsyncClient, order: dict[str, Any]) -> None:
+        body = {name: value for name, value in order.items() if name != "op"}
+        answer = await self._answer(http, f"/{order['op']}", json.dumps(body), 202)
+        if answer is not None:
+            self._book(order["op"], body, answer.json())
+
+    async def _batch(self, http: httpx.AsyncClient, orders: list[dict[str, Any]]) -> None:
+        waiting = dict(enumerate(orders, start=1))
+        while waiting:
+            lines = "\n".join(json.dumps(order) for order in waiting.values())
+            answer = await self._answer(http, "/batch", lines, 200)
+            if answer is None:
+                return
+            numbers = list(waiting)
+            for line in answer.text.splitlines():
+                said = json.loads(line)
+                order = waiting.pop(numbers[said["line"] - 1])
+                body = {name: value for name, value in order.items() if name != "op"}
+                if said["status"] == "accepted":
+                    said["accepted_at"] = rfc3339(datetime.now(UTC))  # a batch does not tell
+                    self._book(order["op"], body, said)
+                elif said["code"] == "unavailable":
+                    waiting[numbers[said["line"] - 1]] = order
+                    self.failed_tries["batch line"] += 1
+                else:
+                    self.surprises.append(f"{order}: {said}")
+            waiting = dict(sorted(waiting.items()))
+
+    async def _answer(
+        self, http: httpx.AsyncClient, path: str, content: str, good: int
+    ) -> httpx.Response | None:
+        """Repeat until there is an answer that says yes or no; None: it said no."""
+        began = time.monotonic()
+        while True:
+            try:
+                answer = await http.post(path, content=content)
+            except httpx.TransportError as error:
+                self.failed_tries[type(error).__name__] += 1
+            else:
+                if answer.status_code == good:
+                    now = time.monotonic()
+                    self.latencies_s.append(now - began)
+                    if self._last_at is not None:
+                        self.worst_gap_s = max(self.worst_gap_s, now - self._last_at)
+                    self._last_at = now
+                    return answer
+                if answer.status_code not in _TRANSIENT:
+                    self.surprises.append(f"{content}: {answer.status_code} {answer.text}")
+                    return None
+                self.failed_tries[str(answer.status_code)] += 1
+            if time.monotonic() - began > _GIVE_UP_S:
+                raise AssertionError(f"no answer for {_GIVE_UP_S:.0f} s: {content}")
+            await asyncio.sleep(_REPEAT_S)
+
+    def _book(self, op: str, body: dict[str, Any], answer: dict[str, Any]) -> None:
+        self.answered += 1
+        self._ledger.accepted(op, body, answer)
+        line = {"op": op, "body": body, "answer": answer}
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
