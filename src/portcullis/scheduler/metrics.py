@@ -3,9 +3,9 @@
 from portcullis.runtime.metrics import counter, gauge
 
 LEADING = gauge("portcullis_scheduler_leading", "1 while this process holds the lease")
-JOBS = counter("portcullis_scheduler_jobs_total", "Runs of a job, by result", "job", "result")
+JOBS = counter("portcullis_scheduler_jobs_total", "Runs of a job, by result", "task", "result")
 LAST_RUN = gauge(
-    "portcullis_scheduler_last_success_timestamp_seconds", "When a job last ended well", "job"
+    "portcullis_scheduler_last_success_timestamp_seconds", "When a job last ended well", "task"
 )
 KEY_STEPS = counter(
     "portcullis_scheduler_key_steps_total",
