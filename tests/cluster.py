@@ -265,6 +265,11 @@ class Cluster:
             f"?charset=utf8mb4&ssl_ca={self.ssl_ca}"
         )
 
+    def multi_url(self, user: str) -> str:
+        """A URL that names every server, as `[database] hosts` does."""
+        hosts = "".join(f"&host={host}" for host in self.hosts)
+        return f"{self.url(user)}{hosts}"
+
     def grant(self, database: str = "portcullis") -> None:
         """Run grants.sql on a database that is migrated."""
         self.nodes[self.primary].client((DEPLOY / "grants.sql").read_text(), database)

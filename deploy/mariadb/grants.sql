@@ -5,6 +5,7 @@
 GRANT SELECT ON alembic_version TO portcullis_gateway@'%';
 GRANT SELECT, INSERT ON requests TO portcullis_gateway@'%';
 GRANT SELECT, INSERT ON transactions TO portcullis_gateway@'%';
+GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON devices TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON entitlements TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON products TO portcullis_gateway@'%';
@@ -44,9 +45,13 @@ GRANT SELECT, DELETE ON transactions TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, DELETE, CREATE, ALTER, DROP ON requests TO portcullis_scheduler@'%';
 GRANT SELECT, UPDATE (revision) ON feed TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON leases TO portcullis_scheduler@'%';
+GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_scheduler@'%';
+GRANT SELECT, INSERT ON key_events TO portcullis_scheduler@'%';
 
 -- keys: `portcullis keys …`.
-GRANT SELECT, INSERT ON `keys` TO portcullis_keys@'%';
+GRANT SELECT, INSERT, UPDATE ON `keys` TO portcullis_keys@'%';
+GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_keys@'%';
+GRANT SELECT, INSERT ON key_events TO portcullis_keys@'%';
 
 -- operator: `portcullis products|requests|db …`; sees no key.
 GRANT SELECT ON alembic_version TO portcullis_operator@'%';
@@ -64,6 +69,8 @@ GRANT SELECT ON emms TO portcullis_operator@'%';
 GRANT SELECT ON airings TO portcullis_operator@'%';
 GRANT SELECT ON feed TO portcullis_operator@'%';
 GRANT SELECT ON leases TO portcullis_operator@'%';
+GRANT SELECT ON chains TO portcullis_operator@'%';
+GRANT SELECT ON key_events TO portcullis_operator@'%';
 
 -- admin: `cluster promote`.
 GRANT SELECT, UPDATE (timeline) ON feed TO portcullis_admin@'%';

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from portcullis.emmg.config import EmmgConfig
 from portcullis.runtime.config import (
@@ -12,6 +13,8 @@ from portcullis.runtime.config import (
     Duration,
     read_secret,
 )
+from portcullis.store.database import engine_for
+from portcullis.store.servers import servers_of
 
 GOOD = """\
 [database]
@@ -83,3 +86,41 @@ def test_a_password_comes_from_its_file(tmp_path: Path) -> None:
 def test_durations(text: str, seconds: float) -> None:
     """Every unit."""
     assert Duration.parse(text) == seconds
+
+
+def test_a_cluster_is_a_url_that_names_every_server(tmp_path: Path) -> None:
+    """With the password and the TLS files; nothing of it is in the file of the configuration."""
+    (tmp_path / "password").write_text("a/b@c\n")
+    text = f"""
+[database]
+url = "mysql+pymysql://user@/portcullis?charset=utf8mb4"
+password_file = "{tmp_path}/password"
+hosts = ["db1:3306", "[::1]:3307"]
+ssl_ca = "/ca.pem"
+"""
+    url = source(tmp_path, text).section("database", DatabaseConfig).full_url()
+    assert url == (
+        "mysql+pymysql://user:a%2Fb%40c@/portcullis?charset=utf8mb4"
+        "&host=db1%3A3306&host=%5B%3A%3A1%5D%3A3307&ssl_ca=%2Fca.pem"
+    )
+    assert servers_of(make_url(url)) == [("db1", 3306), ("::1", 3307)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('hosts = ["db1"]\nurl = "mysql+pymysql://u@/p"', 'expected "host:port", got '),
+        ('hosts = ["db1:3306"]', "hosts and ssl_ca are for a MySQL url"),
+        ('ssl_key = "k"\nurl = "mysql+pymysql://u@/p"', "ssl_cert and ssl_key need ssl_ca"),
+    ],
+)
+def test_a_database_that_contradicts_itself_is_refused(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        source(tmp_path, f"[database]\n{text}\n").section("database", DatabaseConfig)
+
+
+def test_a_ca_that_cannot_be_read_names_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"database\.ssl_ca"):
+        engine_for("mysql+pymysql://u@h/p?ssl_ca=/none.pem")

@@ -44,7 +44,8 @@ class Context:
     def database(self) -> Iterator[Engine]:
         """The configured database."""
         config = self.source().section("database", DatabaseConfig)
-        engine = engine_for(config.full_url(), pool_size=1)
+        # No bound: a migration may run for hours, and whoever gave the command can end it.
+        engine = engine_for(config.full_url(), pool_size=1, answer_s=None)
         try:
             yield engine
         finally:

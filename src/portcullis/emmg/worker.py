@@ -8,7 +8,8 @@ from typing import Protocol
 from uuid import uuid4
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from portcullis.emmg import metrics
 from portcullis.emmg.batch import Batch, build_batch, read_reply
@@ -16,8 +17,15 @@ from portcullis.emmg.config import EmmgConfig
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import EncryptorError
-from portcullis.store.database import is_transient
-from portcullis.store.work import claim, finish, give_back, give_up_or_retry, read_orders
+from portcullis.store.work import (
+    Claimed,
+    claim,
+    claimed,
+    finish,
+    give_back,
+    give_up_or_retry,
+    read_orders,
+)
 
 MAX_CLOCK_DIFFERENCE_S = 300.0
 _RETRY_AFTER = timedelta(seconds=1)
@@ -48,6 +56,7 @@ class Worker:
         self._stopping = stopping
         self.trouble: str | None = None
         """Why the last round failed; None when it did not."""
+        self._token: str | None = None
 
     def run(self) -> None:
         """Round after round; waits for `poll` when there was nothing to do."""
@@ -57,8 +66,8 @@ class Worker:
                 self.trouble = None
             except EncryptorError as error:
                 worked = self._fault("encryptor", error)
-            except DBAPIError as error:
-                if not is_transient(error):
+            except SQLAlchemyError as error:
+                if not isinstance(error, OperationalError | InterfaceError | NoConnectionFreeError):
                     log.exception("statement_failed")
                 worked = self._fault("database", error)
             except ClocksDisagreeError as error:
@@ -73,12 +82,24 @@ class Worker:
         return False
 
     def round(self) -> bool:
-        """One batch; returns whether there was anything to do."""
-        token = uuid4().hex
+        """One batch; returns whether there was anything to do.
+
+        A batch that a fault of the database has cut off is taken up again, if still claimed.
+        """
         started = time.monotonic()
-        claims = claim(self._engine, token, self._config.batch, self._config.claim_hold.delta)
-        if not claims:
-            return False
+        if self._token is None:
+            self._token = uuid4().hex
+            hold = self._config.claim_hold.delta
+            claims = claim(self._engine, self._token, self._config.batch, hold)
+        else:
+            claims = claimed(self._engine, self._token)
+        if claims:
+            self._work_on(claims, self._token)
+            metrics.BATCH_S.observe(time.monotonic() - started)
+        self._token = None
+        return bool(claims)
+
+    def _work_on(self, claims: Sequence[Claimed], token: str) -> None:
         ids = [claimed.device_id for claimed in claims]
         orders = read_orders(self._engine, ids)
         batch = build_batch(claims, orders)
@@ -89,6 +110,7 @@ class Worker:
             reply = self._seal(batch, orders.now)
         except (EncryptorError, ClocksDisagreeError) as error:
             give_back(self._engine, token, ids, str(error), _RETRY_AFTER)
+            self._token = None
             raise
         finished, refused = read_reply(batch, reply)
         if refused:
@@ -101,8 +123,6 @@ class Worker:
             if done.claimed.device_id in written:
                 for sealed in done.emms:
                     metrics.SEALED.labels(sealed.cause).inc()
-        metrics.BATCH_S.observe(time.monotonic() - started)
-        return True
 
     def _seal(self, batch: Batch, database_now: datetime) -> pb.SealReply:
         if not batch.items:

@@ -25,13 +25,15 @@ from portcullis.store.database import engine_for
 from portcullis.store.migrate import schema_problem
 from portcullis.store.orders import apply_requests
 
+_ANSWER_S = 5.0  # what an SMS waits for, too: then 503, and it repeats
+
 
 async def main(source: ConfigSource) -> None:
     """Hear the SMS until told to stop; raises PortcullisError."""
     config = GatewayConfig.of(source)
     database = source.section("database", DatabaseConfig)
     logging.getLogger("authlib").setLevel(logging.WARNING)  # at debug it prints tokens
-    engine = engine_for(database.full_url(), pool_size=database.pool_size)
+    engine = engine_for(database.full_url(), pool_size=database.pool_size, answer_s=_ANSWER_S)
     permits = config.permits
     source_of_keys, routes = _authorization(config)
     keys = KeyCache(

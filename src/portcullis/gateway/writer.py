@@ -29,6 +29,7 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._arrived = threading.Condition()
         self._is_stopping = False
+        self._is_away = False
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._thread.start()
@@ -82,7 +83,14 @@ class Writer:
             results = self._apply([request for request, _ in group])
         except DatabaseUnavailableError as error:
             metrics.GROUP_FAILURES.inc()
-            log.warning("orders not committed", orders=len(group), error=str(error))
+            if not self._is_away:  # once: a line for each group would be a flood
+                reason = str(error.__cause__ or error).splitlines()[0]
+                log.warning("the database is away: orders are refused", reason=reason)
+            self._is_away = True
+            # Who waits behind them is told at once, and repeats.
+            with self._arrived:
+                group = [*group, *self._waiting]
+                self._waiting.clear()
             results = [_unavailable(str(error))] * len(group)
         except SQLAlchemyError as error:
             metrics.GROUP_FAILURES.inc()
@@ -98,6 +106,9 @@ class Writer:
             results = [_unavailable("the order could not be written")]
         else:
             metrics.GROUPS.inc()
+            if self._is_away:
+                log.info("the database is back")
+            self._is_away = False
         self._answer(group, results)
 
     def _answer(self, group: Sequence[_Waiting], results: Sequence[Result]) -> None:

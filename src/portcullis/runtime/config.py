@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -39,18 +39,43 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class DatabaseConfig(Section, frozen=True):
-    """`[database]`: where the tables are. The password, if any, is read from `password_file`."""
+    """`[database]`: where the tables are. The password, if any, is read from `password_file`.
+
+    hosts: "host:port" of every server of a cluster; the one that takes writes is used.
+    ssl_ca: makes TLS a must; the servers' certificates must be from it and for their names.
+    """
 
     url: str = "sqlite:///var/portcullis.db"
     password_file: str | None = None
+    hosts: list[str] = []
+    ssl_ca: str | None = None
+    ssl_cert: str | None = None
+    ssl_key: str | None = None
     pool_size: int = 5
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what contradicts itself."""
+        for host in self.hosts:
+            if not re.fullmatch(r"\S+:\d+", host):
+                raise ValueError(f'hosts: expected "host:port", got {host!r}')
+        if self.url.startswith("sqlite") and (self.hosts or self.ssl_ca):
+            raise ValueError("hosts and ssl_ca are for a MySQL url")
+        if (self.ssl_cert or self.ssl_key) and not self.ssl_ca:
+            raise ValueError("ssl_cert and ssl_key need ssl_ca")
+
     def full_url(self) -> str:
-        """The URL with its password. Never log it."""
-        if self.password_file is None:
-            return self.url
-        password = read_secret(self.password_file, "database.password_file")
-        return re.sub(r"(://[^:@/]+)@", lambda m: f"{m[1]}:{_quote(password)}@", self.url, count=1)
+        """The URL with all that a connection needs, its password included. Never log it."""
+        url = self.url
+        if self.password_file is not None:
+            password = read_secret(self.password_file, "database.password_file")
+            quoted = quote(password, safe="")
+            url = re.sub(r"(://[^:@/]+)@", lambda m: f"{m[1]}:{quoted}@", url, count=1)
+        more = [("host", host) for host in self.hosts]
+        tls = {"ssl_ca": self.ssl_ca, "ssl_cert": self.ssl_cert, "ssl_key": self.ssl_key}
+        more += [(name, path) for name, path in tls.items() if path is not None]
+        if more:
+            url += ("&" if "?" in url else "?") + urlencode(more)
+        return url
 
 
 class LogConfig(Section, frozen=True):
@@ -127,11 +152,6 @@ def _decode_duration(kind: type, value: Any) -> Any:  # noqa: ANN401 (as msgspec
     if kind is Duration:
         return Duration.parse(value)
     raise NotImplementedError(kind)
-
-
-def _quote(password: str) -> str:
-
-    return quote(password, safe="")
 
 
 def _line_of(text: str, keys: list[str]) -> int | None:

@@ -1,11 +1,15 @@
 """The engine, the database's clock, and SQL that the two dialects spell differently."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -14,33 +18,52 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import BigInteger
 
+from portcullis.store.servers import Servers, servers_of, tls_of, without_servers
+
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_RETRIED_ERRORS = {
+_UNDONE = {
     1205,  # lock wait timeout
-    1213,  # deadlock
-    1290,  # read-only: a primary that was demoted
-    2006,  # server has gone away
-    2013,  # lost connection
+    1213,  # deadlock; with Galera also another node's commit
 }
+_CONNECT_S = 2
+_POOL_S = 5.0
+PATIENCE_S = 2.0
+"""How long a transaction is run again, once it was undone."""
 
 
-def engine_for(url: str, *, pool_size: int = 5) -> Engine:
-    """Make an engine for `mysql+pymysql://…` or `sqlite:///FILE`."""
+def engine_for(url: str, *, pool_size: int = 5, answer_s: float | None = 30.0) -> Engine:
+    """Make an engine for `mysql+pymysql://…` or `sqlite:///FILE`; raises ConfigError.
+
+    With several `host=HOST:PORT` in the query of a MySQL URL, the one that takes writes is used,
+    also after another has been promoted. `ssl_ca` makes TLS a must; `ssl_cert` and `ssl_key` are
+    the client's. answer_s: how long a statement may take before the connection counts as lost.
+    """
     if url.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": 30.0}, poolclass=NullPool)
+        engine = create_engine(
+            url, connect_args={"timeout": 30.0}, poolclass=NullPool, hide_parameters=True
+        )
         event.listen(engine, "connect", _sqlite_pragmas)
         event.listen(engine, "begin", _sqlite_begin)
         return engine
+    parsed = make_url(url)
     engine = create_engine(
-        url,
+        without_servers(parsed),
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,
-        pool_pre_ping=True,
+        pool_timeout=_POOL_S,
         pool_recycle=1800,
-        connect_args={"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60},
+        hide_parameters=True,
+        connect_args={
+            "ssl": tls_of(parsed),
+            "connect_timeout": _CONNECT_S,
+            "read_timeout": answer_s,
+            "write_timeout": answer_s,
+        },
     )
+    Servers(servers_of(parsed)).attach(engine)
     event.listen(engine, "connect", _mysql_session)
     return engine
 
@@ -60,7 +83,9 @@ def _sqlite_begin(connection: Connection) -> None:
 
 def _mysql_session(connection: Any, _record: object) -> None:  # noqa: ANN401 (a DBAPI connection)
     with connection.cursor() as cursor:
-        cursor.execute("SET time_zone = '+00:00', innodb_lock_wait_timeout = 10")
+        cursor.execute(
+            "SET time_zone = '+00:00', innodb_lock_wait_timeout = 5, lock_wait_timeout = 5"
+        )
 
 
 @contextmanager
@@ -71,11 +96,42 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Whether the same transaction may succeed when it is run again."""
+    """Whether the transaction was undone, or its connection lost: it may succeed when run again.
+
+    Whether it was committed is not known where the connection was lost.
+    """
     if error.connection_invalidated:
         return True
     code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return code in _RETRIED_ERRORS or "database is locked" in str(error.orig)
+    return code in _UNDONE or "database is locked" in str(error.orig)
+
+
+def retried(transaction: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Have a function run again where its transaction was undone or its connection lost.
+
+    For one that may be run again though its commit was only not answered. A database that cannot
+    be reached is the caller's to wait for.
+    """
+
+    @wraps(transaction)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        give_up_at = float("inf")
+        for attempt in itertools.count():
+            try:
+                return transaction(*args, **kwargs)
+            except DBAPIError as error:
+                if not is_transient(error) or time.monotonic() > give_up_at:
+                    raise
+                give_up_at = min(give_up_at, time.monotonic() + PATIENCE_S)
+                back_off(attempt)
+        raise AssertionError  # count() does not end
+
+    return run
+
+
+def back_off(attempt: int) -> None:
+    """Wait for up to 10 ms, 20 ms, 40 ms … 0.6 s: two in deadlock part ways."""
+    time.sleep(secrets.randbelow(10_000) / 1e6 * 2 ** min(attempt, 6))
 
 
 class greatest(GenericFunction[int]):  # noqa: N801 (SQL functions are spelled like this)

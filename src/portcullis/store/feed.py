@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine, Row, and_, case, literal, or_, select, tuple_, update
 
-from portcullis.store.database import chunked, database_now, writing
+from portcullis.store.database import chunked, database_now, retried, writing
 from portcullis.store.schema import UtcDateTime, airings, emms, feed
 
 TOMBSTONE_HORIZON_S = 3600.0
@@ -134,6 +134,7 @@ def first_aired_times(engine: Engine, keys: Sequence[EmmKey]) -> list[tuple[EmmK
     return found
 
 
+@retried
 def write_first_airings(engine: Engine, aired: Sequence[FirstAiring]) -> None:
     """Set `first_aired_at` of the EMMs and of the orders they cover, where it is not set yet."""
     ordered = sorted(aired, key=lambda one: (one.device_id, one.message_id, one.aired_at))

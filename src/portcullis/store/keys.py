@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, RowMapping, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import record_key_event
-from portcullis.store.database import database_now, writing
+from portcullis.store.database import database_now, retried, writing
 from portcullis.store.schema import keys, products
 
 PURPOSES: Mapping[int, str] = {pb.SealedKey.DEVICE: "device", pb.SealedKey.PRODUCT: "product"}
@@ -26,6 +26,7 @@ def sealed_key(row: RowMapping) -> pb.SealedKey:
     )
 
 
+@retried
 def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> int:
     """Insert the keys of devices that have none; returns how many were new."""
     with writing(engine) as connection:

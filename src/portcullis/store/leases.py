@@ -5,10 +5,11 @@ from datetime import timedelta
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 
-from portcullis.store.database import database_now, writing
+from portcullis.store.database import database_now, retried, writing
 from portcullis.store.schema import leases
 
 
+@retried
 def take_lease(
     engine: Engine, name: str, holder: str, ttl: timedelta, note: str | None = None
 ) -> str | None:
@@ -40,6 +41,7 @@ def take_lease(
         return None
 
 
+@retried
 def release_lease(engine: Engine, name: str, holder: str) -> None:
     """Let go of a lease, if it is still ours, so that another need not wait it out."""
     with writing(engine) as connection:

@@ -4,14 +4,16 @@ The order of things is what makes two gateways right: replay is looked up
 first; the devices of the group are locked in ascending order; orders are
 applied in arrival order, in memory; then everything is written. Where another
 gateway was quicker with a transaction id or a new device, the duplicate key
-rolls the group back, and running it again reads what the other wrote.
+rolls the group back, and running it again reads what the other wrote. Where
+the answer to a commit was lost, the ids of the requests, which stay the same,
+tell whether it was done.
 """
 
 import itertools
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,13 +24,12 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 from portcullis.runtime.errors import PortcullisError
 from portcullis.store.applying import Effect, Group, Refusal
 from portcullis.store.chains import take_numbers
-from portcullis.store.database import chunked, is_transient, writing
+from portcullis.store.database import PATIENCE_S, back_off, chunked, is_transient, writing
 from portcullis.store.group_rows import load, save
 from portcullis.store.schema import messages, requests, transactions
 
 ACCEPTED = "accepted"
 _STATEMENT_ROWS = 500
-_MAX_TRIES = 6
 _NOT_FOR_THIS_CLIENT = ("insufficient_scope", "not_permitted")
 
 
@@ -90,38 +91,57 @@ def apply_requests(
 
     writer: whose chain of evidence the requests join.
 
-    Raises DatabaseUnavailableError; then nothing of the group was done.
+    Raises DatabaseUnavailableError; then it is not known whether the group was committed, and
+    the same orders may be given again.
     """
-    for attempt in range(_MAX_TRIES):
+    give_up_at = float("inf")
+    request_ids: list[str] = []
+    results: list[Result] = []  # of the attempt that came to its commit, if one did
+    for attempt in itertools.count():
         try:
             with writing(engine) as connection:
-                return _apply(connection, group, writer)
+                if results and _is_written(connection, request_ids):
+                    return results
+                results = _apply(connection, group, request_ids, writer)
         except IntegrityError as error:
             reason: Exception = error  # another gateway was quicker: read what it wrote
         except (OperationalError, InterfaceError) as error:
             if not is_transient(error):
                 raise DatabaseUnavailableError("the database cannot be reached") from error
             reason = error
-            time.sleep(0.01 * attempt * secrets.randbelow(10))  # two in deadlock part ways
         except NoConnectionFreeError as error:
             raise DatabaseUnavailableError("no connection to the database is free") from error
-    raise DatabaseUnavailableError("the database is too busy") from reason
+        else:
+            return results
+        if time.monotonic() > give_up_at:
+            raise DatabaseUnavailableError("the database is too busy") from reason
+        give_up_at = min(give_up_at, time.monotonic() + PATIENCE_S)
+        back_off(attempt)
+    raise AssertionError  # count() does not end
 
 
-def _apply(connection: Connection, batch: Sequence[NewRequest], writer: str) -> list[Result]:
+def _is_written(connection: Connection, request_ids: Sequence[str]) -> bool:
+    """Whether an attempt whose commit was not answered was committed all the same."""
+    written = select(requests.c.request_id).where(requests.c.request_id.in_(request_ids))
+    return connection.execute(written.limit(1)).first() is not None
+
+
+def _apply(
+    connection: Connection, batch: Sequence[NewRequest], request_ids: list[str], writer: str
+) -> list[Result]:
+    """Write a group; `request_ids`, one for each, are made by the first attempt."""
     group = load(connection, batch)
+    request_ids += _request_ids(group.now, len(batch) - len(request_ids))
     # After the devices are locked: what another gateway has committed meanwhile is seen.
     known = _known_transactions(connection, batch)
-    request_ids = _request_ids(group.now)
     request_rows: list[dict[str, object]] = []
     transaction_rows: list[dict[str, object]] = []
     results: list[Result] = []
-    for request in batch:
+    for request, request_id in zip(batch, request_ids, strict=True):
         key = (request.client_id, request.transaction_id)
         if (earlier := known.get(key)) is not None and request.body_hash == earlier[0]:
             results.append(earlier[1])
             continue
-        request_id = next(request_ids)
         row: dict[str, object] = {
             "request_id": request_id,
             "client_id": request.client_id,
@@ -213,12 +233,14 @@ def _insert_message(connection: Connection, values: Mapping[str, object]) -> int
     return int(key[0])
 
 
-def _request_ids(now: datetime) -> Iterator[str]:
+def _request_ids(now: datetime, count: int) -> list[str]:
     """UUIDv7 in hex (RFC 9562 5.7): milliseconds, the place in the group, random bits."""
     milliseconds = int(now.timestamp() * 1000)
-    for place in itertools.count():
-        lower = 0b10 << 62 | secrets.randbits(62)
-        yield f"{milliseconds << 80 | 7 << 76 | (place & 0xFFF) << 64 | lower:032x}"
+    high = milliseconds << 80 | 7 << 76
+    return [
+        f"{high | (place & 0xFFF) << 64 | 0b10 << 62 | secrets.randbits(62):032x}"
+        for place in range(count)
+    ]
 
 
 def _json(body: Mapping[str, object]) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import (
     update,
 )
 
-from portcullis.store.database import writing
+from portcullis.store.database import retried, writing
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.rotation import read_chains
 from portcullis.store.schema import (
@@ -100,6 +100,7 @@ def opens_nothing(held: Mapping[str, int], oldest_live: Mapping[int, int]) -> bo
     )
 
 
+@retried
 def _tombstone(engine: Engine, condition: ColumnElement[bool], now: datetime) -> int:
     key = tuple_(emms.c.device_id, emms.c.message_id, emms.c.part)
     with engine.connect() as connection:
@@ -125,6 +126,7 @@ def feed_revision(engine: Engine) -> int:
         return int(connection.execute(select(feed.c.revision)).scalar_one())
 
 
+@retried
 def delete_tombstones(engine: Engine, up_to_revision: int) -> int:
     """Delete a chunk of the tombstones that every cycler has seen."""
     with engine.connect() as connection:
@@ -168,6 +170,7 @@ def delete_old(engine: Engine, before: datetime) -> int:
     return done
 
 
+@retried
 def _delete_before(engine: Engine, table: Table, column: Column[datetime], before: datetime) -> int:
     key = tuple_(*table.primary_key.columns)
     with writing(engine) as connection:

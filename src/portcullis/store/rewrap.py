@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sqlalchemy import ColumnElement, Engine, and_, func, or_, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.database import upsert, writing
+from portcullis.store.database import retried, upsert, writing
 from portcullis.store.keys import PURPOSES, sealed_key
 from portcullis.store.schema import keys
 
@@ -52,6 +52,7 @@ def sealed_keys(
             owner, epoch = found[-1].owner, found[-1].first_epoch
 
 
+@retried
 def replace_sealed(engine: Engine, pairs: Sequence[tuple[pb.SealedKey, pb.SealedKey]]) -> int:
     """Put each new seal in place of the old one, where that is still there; returns how many.
 

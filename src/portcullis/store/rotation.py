@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, sele
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import record_key_event
-from portcullis.store.database import database_now, writing
+from portcullis.store.database import database_now, retried, writing
 from portcullis.store.keys import key_row, record_chain_made
 from portcullis.store.schema import (
     PRIORITY_REKEY,
@@ -60,6 +60,7 @@ def read_chains(engine: Engine) -> list[Chain]:
         ]
 
 
+@retried
 def prepare_next_epoch(engine: Engine, chain: Chain, switch_at: datetime) -> None:
     """Have boxes given the next epoch of a chain, for `switch_at`."""
     with writing(engine) as connection:
@@ -90,6 +91,7 @@ def insert_next_chain(engine: Engine, sealed: pb.SealedKey, switch_at: datetime)
         record_chain_made(connection, sealed, switch_at)
 
 
+@retried
 def go_live(engine: Engine, chain: Chain, now: datetime) -> bool:
     """Switch a chain that is due to the epoch prepared; older chains of its product retire.
 
@@ -154,6 +156,7 @@ def rekey_cursors(engine: Engine) -> dict[str, int]:
         return _cursors(connection)
 
 
+@retried
 def mark_chunk_for_rekey(
     engine: Engine, chain: Chain, now: datetime, limit: int, pending: Sequence[Chain]
 ) -> int:
@@ -243,6 +246,7 @@ def population(engine: Engine) -> int:
         )
 
 
+@retried
 def mark_chunk_for_reseal(engine: Engine, now: datetime, age: timedelta, limit: int) -> int:
     """Mark up to `limit` clean boxes whose state on air is older than `age`, oldest first."""
     work = device_work.c

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from portcullis.emm import Kind
-from portcullis.store.database import database_now, greatest, upsert, writing
+from portcullis.store.database import database_now, greatest, retried, upsert, writing
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.schema import (
     PRIORITY_ORDER,
@@ -99,6 +99,13 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
             )
         )
         rows = connection.execute(select(device_work).where(work.device_id.in_(ids)))
+        return [_claimed(row) for row in rows.mappings()]
+
+
+def claimed(engine: Engine, token: str) -> list[Claimed]:
+    """What is claimed under a token: after a fault that hid whether the claim was committed."""
+    with engine.connect() as connection:
+        rows = connection.execute(select(device_work).where(device_work.c.claim_token == token))
         return [_claimed(row) for row in rows.mappings()]
 
 
@@ -220,6 +227,7 @@ class Finished:
     held: Mapping[int, int]
 
 
+@retried
 def finish(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
     """Write what was sealed, for the devices whose claim is still ours; returns those."""
     work = device_work.c
@@ -381,6 +389,7 @@ def give_up_or_retry(
     _let_go(engine, token, device_ids, error, again_after, counts=True)
 
 
+@retried
 def _let_go(
     engine: Engine,
     token: str,
