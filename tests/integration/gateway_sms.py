@@ -14,6 +14,8 @@ import httpx
 from joserfc.jwk import ECKey
 from sqlalchemy import Engine, select
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portcullis.gateway.api import Api
 from portcullis.gateway.permits import ClientConfig, Permits
@@ -53,11 +55,13 @@ class Sms:
     app: Starlette
 
     @asynccontextmanager
-    async def served(self) -> AsyncIterator[str]:
+    async def served(
+        self, protocol: type[HttpToolsProtocol] = HttpToolsProtocol
+    ) -> AsyncIterator[str]:
         """The same gateway over TCP; its base URL."""
         listener = bind("127.0.0.1", 0, "test")
         listener.listen()  # who comes before the server does is kept waiting, not turned away
-        server = serve_app(self.app)
+        server = serve_app(self.app, protocol)
         server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # in a thread
         task = asyncio.create_task(server.serve([listener]))
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -118,6 +122,8 @@ async def gateway(
     bearer: str | None = None,
     rate_s: float = 1e6,
     clients: Sequence[ClientConfig] = (),
+    *,
+    routes: Sequence[BaseRoute] = (),
 ) -> AsyncIterator[Sms]:
     """A gateway with its own engine, and an SMS that talks to it."""
     engine = engine_for(database_url)
@@ -136,7 +142,7 @@ async def gateway(
         max_body_bytes=65_536,
         max_batch_bytes=16_777_216,
     )
-    app = api.app()
+    app = api.app(routes)
     transport = httpx.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {bearer or token()}"}
     async with httpx.AsyncClient(

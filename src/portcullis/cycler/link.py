@@ -199,10 +199,12 @@ class _Session(asyncio.Protocol):
 
     @property
     def ready(self) -> bool:
+        return self._is_allocated and not self._is_paused and self._is_open
+
+    @property
+    def _is_open(self) -> bool:
         return (
-            self._is_allocated
-            and not self._is_paused
-            and self.connection.channel_state is ChannelState.OPEN
+            self.connection.channel_state is ChannelState.OPEN
             and self.connection.stream_state(self._config.data_stream_id) is StreamState.OPEN
         )
 
@@ -270,9 +272,10 @@ class _Session(asyncio.Protocol):
         link, stream_id = self._link, self._config.data_stream_id
         match event:
             case StreamOpened():
-                self.connection.request_bandwidth(
-                    stream_id, self._config.bandwidth_kbit_s, self._now()
-                )
+                if self._is_open:  # an error that came along with it may have ended it again
+                    self.connection.request_bandwidth(
+                        stream_id, self._config.bandwidth_kbit_s, self._now()
+                    )
             case BandwidthAllocated():
                 asked = self._config.bandwidth_kbit_s
                 self._allocate(asked if event.kbit_s is None else event.kbit_s)

@@ -28,6 +28,7 @@ from portcullis.gateway.answers import (
 from portcullis.gateway.orders import (
     ORDERS,
     device_number,
+    is_request_id,
     is_transaction_id,
     read_batch_line,
     read_order,
@@ -269,11 +270,11 @@ class Api:
 
     async def _request_by_id(self, call: Call) -> Response:
         _require(call, "read")
+        request_id = call.request.path_params["request_id"]
+        if not is_request_id(request_id):
+            return _request_response(None)
         record = await asyncio.to_thread(
-            request_by_id,
-            self._engine,
-            call.caller.client_id,
-            call.request.path_params["request_id"],
+            request_by_id, self._engine, call.caller.client_id, request_id
         )
         return _request_response(record)
 

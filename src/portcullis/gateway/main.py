@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 
 from portcullis.gateway.api import Api
 from portcullis.gateway.config import GatewayConfig
+from portcullis.gateway.http import GatewayProtocol
 from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Throttle
 from portcullis.gateway.token_endpoint import TokenEndpoint
@@ -60,7 +61,7 @@ async def main(source: ConfigSource) -> None:
             )
             service.checks["database"] = partial(_database_check, engine)
             service.checks["writer"] = lambda: None if writer.is_alive else "the writer has ended"
-            server = serve_app(api.app(routes))
+            server = serve_app(api.app(routes), GatewayProtocol)
             serving = asyncio.create_task(server.serve([listener]))
             await service.stopping.wait()
             server.should_exit = True

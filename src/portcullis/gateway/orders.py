@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ MAX_TEXT_CHARS = 1000
 _MAX_TRANSACTION_CHARS = 64
 _LAST_TIME = 2**32 - 2
 _SNIPPET_CHARS = 2000
+_REQUEST_ID = re.compile("[0-9a-f]{32}")
 
 DeviceId = Annotated[
     str,
@@ -250,6 +252,11 @@ def is_transaction_id(value: object) -> bool:
     return (
         isinstance(value, str) and 1 <= len(value) <= _MAX_TRANSACTION_CHARS and value.isprintable()
     )
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a text could be the id of a request; of another the database knows nothing."""
+    return _REQUEST_ID.fullmatch(text) is not None
 
 
 def device_number(text: str) -> int | None:

@@ -1,6 +1,7 @@
 """The built-in authorization server: client credentials (RFC 6749 4.4), no more."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from portcullis.runtime.oauth import SCOPES, Client, ClientRegister, issue_token
 _AUTHENTICATION = ["client_secret_basic", "client_secret_post"]
 _CLIENT_CREDENTIALS = "client_credentials"
 _MAX_BODY_BYTES = 8192
+_REALM = "portcullis"
 _UNIFORM_URI = "https://gateway/oauth/token"  # TLS is the reverse proxy's, or the host's own
 
 
@@ -134,6 +136,10 @@ class TokenEndpoint:
             fields = dict(parse_qsl(body.decode(), max_num_fields=20, strict_parsing=True))
         except ValueError:
             return JSONResponse({"error": "invalid_request"}, 400)
+        if not _is_readable(request.headers.get("authorization", "")):
+            return JSONResponse(
+                {"error": "invalid_client"}, 401, {"WWW-Authenticate": f'Basic realm="{_REALM}"'}
+            )
         ask = _Form(request.method, {"Authorization": "", **_titled(request)}, fields)
         # scrypt takes its time on purpose: not on the event loop.
         response: Response = await asyncio.to_thread(self._server.create_token_response, ask)
@@ -155,6 +161,18 @@ class TokenEndpoint:
                 "scopes_supported": list(SCOPES),
             }
         )
+
+
+def _is_readable(authorization: str) -> bool:
+    """Whether Basic credentials, where there are any, are UTF-8 in base64 (RFC 7617 2)."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return True
+    try:
+        b64decode(credentials.strip(), validate=True).decode()
+    except ValueError:
+        return False
+    return True
 
 
 def _titled(request: Request) -> dict[str, str]:

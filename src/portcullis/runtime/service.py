@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portcullis.runtime.config import ConfigError
 from portcullis.runtime.logging import get_logger
@@ -123,11 +124,18 @@ class Service(AbstractAsyncContextManager["Service"]):
         return JSONResponse(body, status_code=503 if failed else 200)
 
 
-def serve_app(app: Starlette) -> EmbeddedServer:
+def serve_app(
+    app: Starlette, protocol: type[HttpToolsProtocol] = HttpToolsProtocol
+) -> EmbeddedServer:
     """A server for `app`, to be run with `serve([listener])` and ended with `should_exit`."""
     return EmbeddedServer(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
+            app,
+            http=protocol,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
         )
     )
 
