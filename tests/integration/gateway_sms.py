@@ -149,6 +149,6 @@ async def gateway(
         transport=transport, base_url="http://gateway", headers=headers
     ) as http:
         yield Sms(http, engine, log, app)
-    await writer.stop()
+    await writer.stop(10)
     request_log.close()
     engine.dispose()

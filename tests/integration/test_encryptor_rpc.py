@@ -1,10 +1,12 @@
 """The encryptor as a process: real socket, real client."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from portcullis.runtime.rpc.client import (
 CAS = 0xFFF0
 PROGRAM = """
 import sys
+import time
 from pathlib import Path
 from portcullis.encryptor.main import main
 from portcullis.runtime.config import ConfigSource, LogConfig
@@ -127,7 +130,7 @@ def test_a_call_that_is_itself_at_fault_is_refused_for_good(client: EncryptorCli
 
 def test_the_socket_is_for_this_user_alone(client: EncryptorClient) -> None:
     """The socket is for this user alone."""
-    path = client.address.removeprefix("unix:")
+    path = client.addresses[0].removeprefix("unix:")
     assert Path(path).stat().st_mode & 0o777 == 0o600
 
 
@@ -149,11 +152,46 @@ def test_a_killed_encryptor_is_replaced_and_its_client_goes_on(config: Path) -> 
         process.wait(10)
         assert process.stderr is not None
         process.stderr.close()
-        assert Path(client.address.removeprefix("unix:")).is_socket()
+        assert Path(client.addresses[0].removeprefix("unix:")).is_socket()
         again = start(config)
-        with EncryptorClient(client.address) as fresh:
+        with EncryptorClient(client.addresses) as fresh:
             assert fresh.rewrap([chain])[0].key.owner == 7
         os.kill(again.pid, signal.SIGTERM)
         assert again.wait(10) == 0
         assert again.stderr is not None
         again.stderr.close()
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """Kill a process and close its pipe."""
+    process.kill()
+    process.wait(10)
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_the_next_encryptor_is_used_when_one_is_away_or_hangs(config: Path) -> None:
+    """Killed: the call goes on to the next. Held: it does so long before the call's deadline."""
+    second = config.with_name("second.toml")
+    text = config.read_text().replace("encryptor.sock", "second.sock")
+    second.write_text(re.sub(r'(monitor = "127.0.0.1):\d+', rf"\1:{free_port()}", text))
+    one, two = start(config), start(second)
+    sockets = tuple(f"unix:{config.parent}/run/{name}.sock" for name in ("encryptor", "second"))
+    try:
+        with EncryptorClient(sockets, deadline_s=60) as client:
+            chain = client.make_chain(7, 1, 64)
+            assert (client.check(), client.notice()) == (None, None)
+            end(one)
+            assert client.rewrap([chain])[0].key.owner == 7
+            assert client.check() is None
+            assert client.notice() == f"away: {sockets[0]}"
+            one = start(config)
+            two.send_signal(signal.SIGSTOP)
+            begun = time.monotonic()
+            assert client.rewrap([chain])[0].key.owner == 7
+            assert time.monotonic() - begun < 30  # five seconds on an idle machine
+            end(one)
+            assert client.check() == f"away: {', '.join(sockets)}"
+    finally:
+        end(one)
+        end(two)

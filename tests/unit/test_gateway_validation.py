@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portcullis.gateway.orders import ORDERS, device_number, read_batch_line, read_order
@@ -156,6 +156,7 @@ _FIELDS = [
 ]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a loaded machine draws slowly
 @given(st.sampled_from(sorted(ORDERS)), st.dictionaries(st.sampled_from(_FIELDS), _JSON))
 def test_any_json_is_taken_or_refused_with_a_known_code(kind: str, body: dict[str, Any]) -> None:
     """Whatever the values are."""

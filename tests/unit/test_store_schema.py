@@ -34,13 +34,20 @@ def test_a_lease_has_one_holder_until_it_runs_out_or_is_let_go(tmp_path: Path) -
     engine = engine_for(f"sqlite:///{tmp_path}/a.db")
     migrate(engine)
     minute, over = timedelta(minutes=1), timedelta(seconds=-1)
-    assert take_lease(engine, "scheduler", "a", minute, '{"at": 5}') == "a"
-    assert take_lease(engine, "scheduler", "b", minute) == "a"
+
+    def take(holder: str, ttl: timedelta, note: str | None = None) -> str:
+        held = take_lease(engine, "scheduler", holder, ttl, note)
+        assert held is not None
+        assert held.left_s <= ttl.total_seconds() or held.holder != holder
+        return held.holder
+
+    assert take("a", minute, '{"at": 5}') == "a"
+    assert take("b", minute) == "a"
     release_lease(engine, "scheduler", "b")
-    assert take_lease(engine, "scheduler", "b", minute) == "a"
+    assert take("b", minute) == "a"
     release_lease(engine, "scheduler", "a")
-    assert take_lease(engine, "scheduler", "b", over) == "b"
-    assert take_lease(engine, "scheduler", "a", minute) == "a"
+    assert take("b", over) == "b"
+    assert take("a", minute) == "a"
     assert lease_note(engine, "scheduler") == '{"at": 5}'
 
 

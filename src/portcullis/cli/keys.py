@@ -14,7 +14,7 @@ from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
 from portcullis.runtime.config import ConfigSource
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.runtime.rpc.client import EncryptorClient, EncryptorUnavailableError
+from portcullis.runtime.rpc.client import EncryptorClient, EncryptorUnavailableError, each_address
 from portcullis.scheduler import master as masters
 from portcullis.scheduler.chains import rotate_now
 from portcullis.scheduler.config import SchedulerConfig
@@ -47,7 +47,10 @@ def _encryptors(context: Context) -> Iterator[list[EncryptorClient]]:
     """A client for each encryptor."""
     config = context.source().section("emmg", EmmgConfig)
     with ExitStack() as stack:
-        yield [stack.enter_context(EncryptorClient(config.encryptor))]
+        yield [
+            stack.enter_context(EncryptorClient(address))
+            for address in each_address(config.encryptor)
+        ]
 
 
 def new_master_id() -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dvbwire.ts import TsError
 from portcullis.cycler.carousel import Carousel
 from portcullis.runtime.logging import get_logger
+from portcullis.runtime.threads import in_thread
 from portcullis.store.feed import (
     TOMBSTONE_HORIZON_S,
     AirableEmm,
@@ -83,7 +84,7 @@ class Follower:
     async def step(self) -> bool:
         """Take over what has changed; returns whether anything has. Raises SQLAlchemyError."""
         asked_at = self._clock.now()
-        position = await asyncio.to_thread(feed_position, self._engine)
+        position = await in_thread(feed_position, self._engine)
         answered_at = self._clock.now()
         self._clock.measured(position.database_time.timestamp(), asked_at, answered_at)
         last = self._last
@@ -91,7 +92,7 @@ class Follower:
             log.info("loading", timeline=position.timeline, revision=position.revision)
             await self._load()
         elif position.revision != last.revision:
-            rows = await asyncio.to_thread(changes, self._engine, last.revision, position.revision)
+            rows = await in_thread(changes, self._engine, last.revision, position.revision)
             await self._apply(rows)
         self._last = position
         self.read_at = self._clock.now()
@@ -104,7 +105,7 @@ class Follower:
         """Read everything; what changes meanwhile has a revision beyond where the feed stood."""
         found: set[EmmKey] = set()
         after: EmmKey = (0, 0, 0)
-        while page := await asyncio.to_thread(emm_page, self._engine, after, _PAGE):
+        while page := await in_thread(emm_page, self._engine, after, _PAGE):
             await self._apply(page)
             found.update(emm.key for emm in page)
             after = page[-1].key

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -20,7 +20,9 @@ from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.service import Service
 from portcullis.store.database import engine_for
 
-_FEED_LATE_S = 10.0
+_FEED_LATE_S = 5.0
+_GOODBYE_S = 3.0
+_LAST_WRITES_S = 3.0
 
 
 async def main(source: ConfigSource) -> None:
@@ -39,6 +41,8 @@ async def main(source: ConfigSource) -> None:
             service.checks["feed"] = lambda: _feed_check(follower, clock)
             for stream in streams:
                 service.checks[f"stream {stream.config.name}"] = stream.check
+                service.notices[f"lease {stream.config.name}"] = stream.notice
+                service.notices[f"as-run log {stream.config.name}"] = stream.asrun.notice
             coroutines = [
                 follower.run(config.poll),
                 _pass_news(follower, streams),
@@ -51,10 +55,18 @@ async def main(source: ConfigSource) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            await asyncio.gather(*(stream.stop() for stream in streams))
+            # The multiplexer first: whether database or disk answer or not, it is told.
+            goodbyes = asyncio.gather(*(stream.say_goodbye() for stream in streams))
+            await service.finish("goodbye", goodbyes, _GOODBYE_S)
             for link in links:
                 link.cancel()
-            await first_airings.flush()
+            last_writes: dict[str, Awaitable[object]] = {"first airings": first_airings.flush()}
+            for stream in streams:
+                last_writes[f"lease {stream.config.name}"] = stream.let_go()
+                last_writes[f"as-run log {stream.config.name}"] = stream.asrun.flush()
+            await asyncio.gather(
+                *(service.finish(what, one, _LAST_WRITES_S) for what, one in last_writes.items())
+            )
     finally:
         REGISTRY.unregister(metrics)
         for stream in streams:

@@ -71,8 +71,15 @@ _LINK = gauge_family(
     *("stream", "state"),
 )
 _HOLDS = gauge_family("portcullis_cycler_holds_lease", "1 while this cycler airs", "stream")
+_UNCONFIRMED = gauge_family(
+    "portcullis_cycler_lease_unconfirmed",
+    "1 while this cycler airs under a lease that it could not renew: another may air too",
+    "stream",
+)
 _LEASE_LOST = counter_family(
-    "portcullis_cycler_lease_lost_total", "Leases lost to another cycler", "stream"
+    "portcullis_cycler_lease_lost_total",
+    "Times another was found to hold the lease while this cycler aired: both did for a while",
+    "stream",
 )
 _LINK_EVENTS = counter_family(
     "portcullis_cycler_link_events_total", "Mishaps on the link, by kind", "stream", "kind"
@@ -157,7 +164,8 @@ class CyclerMetrics(Collector):
 
     def _links(self) -> Iterator[Metric]:
         asked, allocated, state = _ASKED(), _ALLOCATED(), _LINK()
-        holds, lost, events = _HOLDS(), _LEASE_LOST(), _LINK_EVENTS()
+        holds, unconfirmed = _HOLDS(), _UNCONFIRMED()
+        lost, events = _LEASE_LOST(), _LINK_EVENTS()
         for stream in self._streams:
             name, link = stream.config.name, stream.link
             is_open = link.state is LinkState.STREAM_OPEN
@@ -166,10 +174,11 @@ class CyclerMetrics(Collector):
             for one in LinkState:
                 state.add_metric([name, one.value], link.state is one)
             holds.add_metric([name], stream.holds)
+            unconfirmed.add_metric([name], stream.is_unconfirmed)
             lost.add_metric([name], stream.counts["lease_lost"])
             for kind, count in link.counts.items():
                 events.add_metric([name, kind], count)
-        yield from (asked, allocated, state, holds, lost, events)
+        yield from (asked, allocated, state, holds, unconfirmed, lost, events)
 
     def _asrun(self) -> Iterator[Metric]:
         for what, new_family in _ASRUN.items():

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from portcullis.cycler.asrun import MAX_UNWRITTEN, AsRunWriter, Batch
 from portcullis.cycler.errors import AsRunError
 from portcullis.runtime.logging import get_logger
+from portcullis.runtime.threads import in_thread
 from portcullis.store.feed import FirstAiring, write_first_airings
 
 _REPORT_S = 0.1
@@ -46,7 +47,7 @@ class FirstAiringReports:
         """Write all there is; False if the database refused."""
         while batch := self._unwritten[:_REPORT_MOST]:
             try:
-                await asyncio.to_thread(write_first_airings, self._engine, batch)
+                await in_thread(write_first_airings, self._engine, batch)
             except SQLAlchemyError as error:
                 self.errors += 1
                 log.warning("cannot write first airings", reason=type(error).__name__)
@@ -67,6 +68,11 @@ class AsRunReports:
         self.batch = Batch()
         self.counts: Counter[str] = Counter()
         self.writer = writer
+        self._trouble: str | None = None
+
+    def notice(self) -> str | None:
+        """What is wrong though the stream is on air."""
+        return self._trouble
 
     async def run(self) -> None:
         """Write each second until cancelled."""
@@ -80,9 +86,10 @@ class AsRunReports:
             return
         batch, self.batch = self.batch, Batch()
         try:
-            evicted = await asyncio.to_thread(self.writer.write, batch)
+            evicted = await in_thread(self.writer.write, batch)
         except AsRunError as error:
             self.counts["errors"] += 1
+            self._trouble = str(error)
             log.error("cannot write the as-run log", reason=str(error))  # noqa: TRY400 (says all)
             batch.extend(self.batch)
             self.batch = batch
@@ -90,5 +97,6 @@ class AsRunReports:
                 self.counts["lost_records"] += len(batch)
                 self.batch = Batch()
             return
+        self._trouble = None
         for path in evicted:
             log.warning("as-run file evicted", file=str(path))

@@ -16,11 +16,13 @@ from portcullis.cycler.pacer import MAX_PACKETS_PER_MESSAGE, Pacer
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.metrics import histogram
+from portcullis.runtime.threads import in_thread
 from portcullis.store.feed import EmmKey, first_aired_times
-from portcullis.store.leases import lease_note, release_lease, take_lease
+from portcullis.store.leases import Held, lease_note, release_lease, take_lease
 
 LEASE_TTL = timedelta(seconds=3)
 _RENEW_S = 1.0
+_AFTER_OUTAGE_S = 2.0  # what a standby leaves a holder, when the database is back, to renew
 _TICK_S = 0.004
 _IDLE_S = 1.0
 
@@ -59,6 +61,9 @@ class Stream:
         self.asrun = asrun
         self.holds = False
         self.other_holder: str | None = None
+        self._sure_until = float("-inf")
+        self._held_at_stop = False
+        self._database_was_away = False
         self.aired: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self._engine = engine
@@ -78,6 +83,15 @@ class Stream:
         if not self.holds and self.other_holder is None:
             return "no lease yet"
         return None
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether it airs under a lease that it could not renew in time: another may air too."""
+        return self.holds and self._clock.now() > self._sure_until
+
+    def notice(self) -> str | None:
+        """What is wrong though the stream is on air."""
+        return "airing without its lease: the database is away" if self.is_unconfirmed else None
 
     async def air(self) -> None:
         """Send until cancelled."""
@@ -113,49 +127,63 @@ class Stream:
     async def keep_lease(self) -> None:
         """Take and renew the lease until cancelled; without the database, go on as before."""
         while True:
+            delay_s = _RENEW_S
             try:
-                await self._renew()
+                delay_s = await self._renew()
             except SQLAlchemyError as error:
+                self._database_was_away = True
                 self.counts["lease_errors"] += 1
                 self._log.warning("cannot renew the lease", reason=type(error).__name__)
-            await asyncio.sleep(_RENEW_S)
+            await asyncio.sleep(delay_s)
 
-    async def stop(self) -> None:
-        """Close the stream politely, then let go of the lease with the ring's position."""
-        held, self.holds = self.holds, False
+    async def say_goodbye(self) -> None:
+        """Close stream and channel politely; bounded by about 2 s."""
+        self._held_at_stop, self.holds = self.holds, False
         await self.link.close()
-        await self.asrun.flush()
-        if held:
-            try:
-                await self._release()
-            except SQLAlchemyError as error:
-                self._log.warning("cannot release the lease", reason=type(error).__name__)
 
-    async def _renew(self) -> None:
+    async def let_go(self) -> None:
+        """After the goodbye: let another have the lease, with the ring's position."""
+        if not self._held_at_stop:
+            return
+        try:
+            await self._release()
+        except SQLAlchemyError as error:
+            self._log.warning("cannot release the lease", reason=type(error).__name__)
+
+    async def _renew(self) -> float:
+        """Ask for the lease, or for more of it; returns the seconds until it is to ask again."""
         if (down_since := self.link.down_since) is not None:
             # Another cycler may reach the multiplexer: no lease without a channel.
             if self.holds and self._clock.now() - down_since > LEASE_TTL.total_seconds():
                 await self._stand_down()
             if not self.holds:
-                return
-        holder = await asyncio.to_thread(self._take_lease, self._note() if self.holds else None)
-        if holder is None:
-            return
-        if holder == self._holder:
+                return _RENEW_S
+        if self._database_was_away and not self.holds:
+            await in_thread(lease_note, self._engine, self.config.lease)
+            self._database_was_away = False
+            return _AFTER_OUTAGE_S
+        asked_at = self._clock.now()
+        held = await in_thread(self._take_lease, self._note() if self.holds else None)
+        self._database_was_away = False
+        if held is None:
+            return _RENEW_S
+        if held.holder == self._holder:
+            self._sure_until = asked_at + LEASE_TTL.total_seconds()
             if not self.holds:
                 await self._take_over()
-            return
-        self.other_holder = holder
+            return _RENEW_S
+        self.other_holder = held.holder
         if self.holds:
             self.counts["lease_lost"] += 1
-            self._log.error("another cycler airs this stream: standing by", holder=holder)
+            self._log.error("another cycler airs this stream: standing by", holder=held.holder)
             self.holds = False
             self.link.want(wanted=False)
         await self._hear_of_airings()
+        return min(_RENEW_S, held.left_s)
 
     async def _take_over(self) -> None:
         """Start where the last holder has stopped: neither a burst nor a gap."""
-        note = await asyncio.to_thread(lease_note, self._engine, self.config.lease)
+        note = await in_thread(lease_note, self._engine, self.config.lease)
         await self._hear_of_airings()
         position = _position_of(note)
         self.carousel.place(self._clock.now(), self._clock.wall(), position)
@@ -176,8 +204,8 @@ class Stream:
 
     async def _release(self) -> None:
         """Leave the ring's position with the lease, and let go of it."""
-        await asyncio.to_thread(self._take_lease, self._note())
-        await asyncio.to_thread(release_lease, self._engine, self.config.lease, self._holder)
+        await in_thread(self._take_lease, self._note())
+        await in_thread(release_lease, self._engine, self.config.lease, self._holder)
 
     async def _hear_of_airings(self) -> None:
         """Ask which of the EMMs that wait here for their first airing have had it elsewhere."""
@@ -185,11 +213,11 @@ class Stream:
         if not waiting:
             return
         now, wall = self._clock.now(), self._clock.wall()
-        aired = await asyncio.to_thread(first_aired_times, self._engine, waiting)
+        aired = await in_thread(first_aired_times, self._engine, waiting)
         for key, revision, first_aired in aired:
             self.carousel.aired_elsewhere(key, revision, first_aired, now, wall)
 
-    def _take_lease(self, note: str | None) -> str | None:
+    def _take_lease(self, note: str | None) -> Held | None:
         return take_lease(self._engine, self.config.lease, self._holder, LEASE_TTL, note)
 
     def _note(self) -> str:

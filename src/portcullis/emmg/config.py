@@ -1,13 +1,14 @@
 """`[emmg]`."""
 
 from portcullis.runtime.config import Duration, Section
+from portcullis.runtime.rpc.client import Addresses
 
 
 class EmmgConfig(Section, frozen=True):
     """The EMM generator. Run as many as are needed: claims keep them apart."""
 
     monitor: str = "127.0.0.1:9102"
-    encryptor: str = "unix:var/run/encryptor.sock"
+    encryptor: Addresses = "unix:var/run/encryptor.sock"
     ca_system_id: int = 0xFFF0
     """The upper 16 bits of the streams' client_id; part of every box's key derivation."""
     workers: int = 2

@@ -9,25 +9,35 @@ from portcullis.emmg.worker import Worker
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.runtime.service import Service
+from portcullis.runtime.threads import in_thread
 from portcullis.store.database import engine_for
+from portcullis.store.health import DatabaseHealth
+
+_FINISH_S = 4.5
+_GIVE_BACK_S = 2.0
 
 
 async def main(source: ConfigSource) -> None:
     """Run the EMMG until it is told to stop."""
     config = source.section("emmg", EmmgConfig)
     database = source.section("database", DatabaseConfig)
-    engine = engine_for(database.full_url(), pool_size=max(database.pool_size, config.workers + 1))
+    engine = engine_for(database.full_url(), pool_size=max(database.pool_size, config.workers))
     stopping = threading.Event()
     client = EncryptorClient(config.encryptor)
     workers = [Worker(engine, client, config, stopping) for _ in range(config.workers)]
     async with Service("emmg", config.monitor) as service:
         for number, worker in enumerate(workers):
             service.checks[f"worker{number}"] = partial(getattr, worker, "trouble")
-        running = [asyncio.create_task(asyncio.to_thread(worker.run)) for worker in workers]
-        stop = asyncio.create_task(service.stopping.wait())
-        await asyncio.wait([stop, *running], return_when=asyncio.FIRST_COMPLETED)
+        service.checks["database"] = DatabaseHealth(database.full_url()).check
+        service.checks["encryptor"] = client.check
+        service.notices["encryptors"] = client.notice
+        running = [asyncio.create_task(in_thread(worker.run)) for worker in workers]
+        await service.until_stopping(*running)
         stopping.set()
-        stop.cancel()
-        await asyncio.gather(*running)
+        all_done = asyncio.gather(*running)
+        if not await service.finish("batches", all_done, _FINISH_S):
+            # A worker whose encryptor hangs gives its claims back once the call is cancelled; one
+            # whose database hangs leaves them to come due by themselves.
+            client.close()
+            await service.finish("claims", all_done, _GIVE_BACK_S)
     client.close()
-    engine.dispose()

@@ -32,25 +32,29 @@ async def main(source: ConfigSource) -> None:
     masters = config.masters()
     sealer = Sealer(Custody(masters), time.time)
     # One thread: sealing is bound by the interpreter, and a queue of calls is bounded.
-    with ThreadPoolExecutor(1, "sealer") as executor:
-        servicer = Servicer(masters, sealer, executor, config.max_batch)
-        async with (
-            serving(servicer, config.listen),
-            Service("encryptor", config.monitor) as service,
-        ):
-            service.checks["masters"] = masters.check
-            REGISTRY.register(CacheMetrics(sealer.cache_counts))
-            await service.stopping.wait()
+    executor = ThreadPoolExecutor(1, "sealer")
+    servicer = Servicer(masters, sealer, executor, config.max_batch)
+    async with (
+        serving(servicer, config.listen) as server,
+        Service("encryptor", config.monitor) as service,
+    ):
+        service.checks["masters"] = masters.check
+        REGISTRY.register(CacheMetrics(sealer.cache_counts))
+        await service.stopping.wait()
+        await server.stop(_GRACE_S)
+    executor.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
-async def serving(servicer: Servicer, listen: str) -> AsyncIterator[None]:
+async def serving(servicer: Servicer, listen: str) -> AsyncIterator[grpc.aio.Server]:
     """Serve on `listen`; on leaving, calls under way have five seconds to end."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
+            # Callers ping a connection that a call waits on, to know whether it is still there.
+            ("grpc.http2.max_ping_strikes", 0),
         ]
     )
     add_EncryptorServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
@@ -60,7 +64,7 @@ async def serving(servicer: Servicer, listen: str) -> AsyncIterator[None]:
         _bind_loopback(server, listen)
     await server.start()
     try:
-        yield
+        yield server
     finally:
         await server.stop(_GRACE_S)
 

@@ -3,12 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import BaseRoute
 
 from portcullis.gateway.api import Api
@@ -19,14 +17,17 @@ from portcullis.gateway.throttle import Throttle
 from portcullis.gateway.token_endpoint import TokenEndpoint
 from portcullis.gateway.writer import Writer
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
-from portcullis.runtime.jwks import KeyCache, KeySource, key_source
+from portcullis.runtime.jwks import KeyCache, KeySource, KeysUnavailableError, key_source
 from portcullis.runtime.oauth import TokenVerifier
 from portcullis.runtime.service import Service, bind, serve_app, split_address
 from portcullis.store.database import engine_for
-from portcullis.store.migrate import schema_problem
+from portcullis.store.health import DatabaseHealth
 from portcullis.store.orders import apply_requests
 
 _ANSWER_S = 5.0  # what an SMS waits for, too: then 503, and it repeats
+_DRAIN_S = 3.0  # for requests under way; the server's own grace of 5 s covers what follows
+_WRITE_S = 1.0
+_KEYS_EVERY_S = 1.0  # the cache asks the server far less often
 
 
 async def main(source: ConfigSource) -> None:
@@ -59,15 +60,28 @@ async def main(source: ConfigSource) -> None:
                 max_body_bytes=config.max_body_bytes,
                 max_batch_bytes=config.max_batch_bytes,
             )
-            service.checks["database"] = partial(_database_check, engine)
-            service.checks["writer"] = lambda: None if writer.is_alive else "the writer has ended"
+            service.checks["database"] = DatabaseHealth(database.full_url()).check
+            service.checks["writer"] = lambda: "it has ended" if writer.ended.is_set() else None
+            service.checks["authorization server"] = keys.check
             server = serve_app(api.app(routes), GatewayProtocol)
             serving = asyncio.create_task(server.serve([listener]))
-            await service.stopping.wait()
+            fetching = asyncio.create_task(_keep_keys(keys))
+            ended = asyncio.create_task(writer.ended.wait())
+            await service.until_stopping(serving, fetching, ended)
+            fetching.cancel()
             server.should_exit = True
+            await service.finish("requests under way", serving, _DRAIN_S)
+            await writer.stop(_WRITE_S)
             await serving
-            await writer.stop()
     engine.dispose()
+
+
+async def _keep_keys(keys: KeyCache) -> None:
+    """Have the authorization server's keys before the first token asks for them."""
+    while True:
+        with suppress(KeysUnavailableError):  # it is logged, and `/readyz` says so
+            await keys.keys()
+        await asyncio.sleep(_KEYS_EVERY_S)
 
 
 def _authorization(config: GatewayConfig) -> tuple[KeySource, Sequence[BaseRoute]]:
@@ -78,10 +92,3 @@ def _authorization(config: GatewayConfig) -> tuple[KeySource, Sequence[BaseRoute
         Path(config.oauth_dir), config.token_issuer, config.audience, int(config.token_lifetime)
     )
     return endpoint.keys, endpoint.routes()
-
-
-def _database_check(engine: Engine) -> str | None:
-    try:
-        return schema_problem(engine)
-    except SQLAlchemyError as error:
-        return f"the database does not answer: {type(error).__name__}"

@@ -27,9 +27,12 @@ class Writer:
         self._apply = apply
         self._max_waiting = max_waiting
         self._waiting: deque[_Waiting] = deque()
+        self._group: list[_Waiting] = []
         self._arrived = threading.Condition()
         self._is_stopping = False
         self._is_away = False
+        self.ended = asyncio.Event()
+        """Set when the thread ends: after `stop`, else only by a bug."""
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._thread.start()
@@ -50,33 +53,46 @@ class Writer:
             self._arrived.notify()
         return [await future for _, future in waiting]
 
-    async def stop(self) -> None:
-        """Write what has arrived, then end."""
+    async def stop(self, within_s: float) -> None:
+        """Write what has arrived, then end; what a database that hangs still has is unavailable.
+
+        It may be committed all the same: the SMS repeats it and reads that it was.
+        """
         with self._arrived:
             self._is_stopping = True
             self._arrived.notify()
-        await asyncio.to_thread(self._thread.join)
+        try:
+            async with asyncio.timeout(within_s):
+                await self.ended.wait()
+        except TimeoutError:
+            log.warning("the database keeps orders waiting at the stop", orders=len(self._group))
+            self._give_up()
 
     def _run(self) -> None:
-        group: list[_Waiting] = []
         try:
-            while group := self._next_group():
-                self._write(group)
+            while self._next_group():
+                self._write(self._group)
+                self._group = []
         finally:
             # Only a bug ends up here with orders in hand: nobody may wait for ever.
-            with self._arrived:
-                self._is_stopping = True
-                left = [*group, *self._waiting]
-            self._answer(left, [_unavailable("the gateway is stopping")] * len(left))
+            self._give_up()
+            self._loop.call_soon_threadsafe(self.ended.set)
+
+    def _give_up(self) -> None:
+        with self._arrived:
+            self._is_stopping = True
+            left = [*self._group, *self._waiting]
+            self._waiting.clear()
+        self._answer(left, [_unavailable("the gateway is stopping")] * len(left))
 
     def _next_group(self) -> list[_Waiting]:
         """Wait for requests; empty when it is time to stop."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._waiting or self._is_stopping)
             size = min(_GROUP, len(self._waiting))
-            group = [self._waiting.popleft() for _ in range(size)]
+            self._group = [self._waiting.popleft() for _ in range(size)]
             metrics.WAITING.set(len(self._waiting))
-            return group
+            return self._group
 
     def _write(self, group: list[_Waiting]) -> None:
         try:

@@ -115,6 +115,11 @@ class KeyCache:
             raise KeysUnavailableError("the authorization server's keys cannot be had")
         return self._keys
 
+    def check(self) -> str | None:
+        """Readiness: no token can be checked without keys that are believed."""
+        believed = self._keys and self._clock() - self._fetched_at < self._keep_s
+        return None if believed else "its keys cannot be had"
+
     async def newer(self) -> Mapping[str, Key]:
         """The keys after one more look: a token names one that was not among them."""
         if (fetch := self._begin_fetch()) is not None:

@@ -2,18 +2,22 @@
 
 A service is an asyncio program that works until it is told to stop. SIGTERM
 and SIGINT set `Service.stopping`; the room finishes what it holds and
-returns. Beside it runs a small HTTP server with `/metrics` (Prometheus),
-`/livez` (the event loop turns) and `/readyz` (each named check passes).
+returns, within ten seconds whatever hangs. Beside it runs a small HTTP server
+with `/metrics` (Prometheus), `/livez` (the event loop turns) and `/readyz`
+(each named check passes; docs/operations/health.md).
 """
 
 import asyncio
+import logging
+import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from importlib.metadata import version
 from types import TracebackType
-from typing import Self
+from typing import Any, NoReturn, Self
 
 import uvicorn
 import uvloop
@@ -25,11 +29,16 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portcullis.runtime.config import ConfigError
+from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.metrics import BUILD
+from portcullis.runtime.threads import in_thread
 
 Check = Callable[[], str | None]
-"""A readiness check: None when all is well, else one line that says what is not."""
+"""A readiness check: None when all is well, else one line that says what is not. May block."""
+
+_ANSWER_S = 0.5  # what a check may take before it counts as unanswered
+_MONITOR_GRACE_S = 1
 
 log = get_logger("portcullis.runtime")
 
@@ -64,19 +73,27 @@ def split_address(address: str, key: str) -> tuple[str, int]:
 
 
 class Service(AbstractAsyncContextManager["Service"]):
-    """One running process: its stop event, its checks, its monitoring port."""
+    """One running process: its stop event, its checks, its monitoring port.
+
+    Attributes:
+        stopping: set by SIGTERM and SIGINT.
+        checks: what must pass for `/readyz` to answer 200.
+        notices: what is wrong though the work goes on: 200, "degraded".
+    """
 
     def __init__(self, name: str, monitor: str) -> None:
         self.name = name
         self.stopping = asyncio.Event()
         self.checks: dict[str, Check] = {}
+        self.notices: dict[str, Check] = {}
+        self._asked: dict[str, asyncio.Future[str | None]] = {}
         self._listener = bind(*split_address(monitor, f"{name}.monitor"), f"{name}.monitor")
         routes = [
             Route("/metrics", self._metrics),
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
         ]
-        self._server = serve_app(Starlette(routes=routes))
+        self._server = serve_app(Starlette(routes=routes), grace_s=_MONITOR_GRACE_S)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -107,6 +124,26 @@ class Service(AbstractAsyncContextManager["Service"]):
             return True
         return False
 
+    async def until_stopping(self, *tasks: asyncio.Task[Any]) -> None:
+        """Wait for the stop. A task that ends before it raises its error, or RuntimeError."""
+        stop = asyncio.create_task(self.stopping.wait())
+        done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in done - {stop}:
+            task.result()
+            if not self.stopping.is_set():
+                raise RuntimeError("a task of the service has ended by itself")
+
+    async def finish(self, what: str, last_work: Awaitable[object], within_s: float) -> bool:
+        """Await the last work of a stop, but not for ever; False, and a warning, if it hangs."""
+        task = asyncio.ensure_future(last_work)
+        done, _ = await asyncio.wait([task], timeout=within_s)
+        if not done:
+            log.warning("left unfinished at the stop", what=what, waited_s=within_s)
+            return False
+        task.result()
+        return True
+
     async def _metrics(self, _request: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
@@ -114,20 +151,35 @@ class Service(AbstractAsyncContextManager["Service"]):
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, _request: Request) -> Response:
-        failed = {}
-        for name, check in self.checks.items():
-            if (reason := await asyncio.to_thread(check)) is not None:
-                failed[name] = reason
+        failed, degraded = await asyncio.gather(self._ask(self.checks), self._ask(self.notices))
         if self.stopping.is_set():
             failed["service"] = "stopping"
-        body = {"status": "degraded" if failed else "ok", "failed": failed}
+        status = "failed" if failed else "degraded" if degraded else "ok"
+        body = {"status": status, "failed": failed, "degraded": degraded}
         return JSONResponse(body, status_code=503 if failed else 200)
+
+    async def _ask(self, checks: Mapping[str, Check]) -> dict[str, str]:
+        """What is wrong, by check. All are asked at once; none is asked again while it hangs."""
+        for name, check in checks.items():
+            if name not in self._asked or self._asked[name].done():
+                self._asked[name] = asyncio.ensure_future(in_thread(check))
+        answers = {name: self._asked[name] for name in checks}
+        if answers:
+            await asyncio.wait(answers.values(), timeout=_ANSWER_S)
+        reasons = {
+            name: answer.result() if answer.done() else f"no answer within {_ANSWER_S:g} s"
+            for name, answer in answers.items()
+        }
+        return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def serve_app(
-    app: Starlette, protocol: type[HttpToolsProtocol] = HttpToolsProtocol
+    app: Starlette, protocol: type[HttpToolsProtocol] = HttpToolsProtocol, grace_s: int = 5
 ) -> EmbeddedServer:
-    """A server for `app`, to be run with `serve([listener])` and ended with `should_exit`."""
+    """A server for `app`, to be run with `serve([listener])` and ended with `should_exit`.
+
+    It then gives requests under way `grace_s` seconds.
+    """
     return EmbeddedServer(
         uvicorn.Config(
             app,
@@ -135,15 +187,34 @@ def serve_app(
             log_config=None,
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=grace_s,
         )
     )
 
 
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    """Run a service's coroutine on uvloop until it returns."""
+def run(main: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Run a service's coroutine on uvloop; when it returns, the process ends with status 0.
+
+    Raises PortcullisError; any other error is logged, and the process ends with status 1.
+    """
 
     async def go() -> None:
         await main()
 
-    uvloop.run(go())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(go())
+        except PortcullisError:
+            raise
+        except Exception:
+            log.exception("ended by an error")
+            _leave(1)
+        _leave(0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process now: the interpreter would wait for threads, and one of them may hang."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,6 +1,7 @@
 """`[scheduler]`."""
 
 from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
+from portcullis.runtime.rpc.client import Addresses
 
 MAX_CHAIN_EPOCHS = 128
 
@@ -9,7 +10,8 @@ class SchedulerConfig(Section, frozen=True):
     """When keys change and what is kept how long.
 
     monitor: "host:port" of /metrics, /livez and /readyz.
-    encryptor: where it listens: "unix:PATH" or "host:port".
+    encryptor: where it listens, "unix:PATH" or "host:port"; or several, the next when one is
+        away.
     purge_every: how often what is over is taken off the air and deleted.
     reseal_every: how old a box's state may grow; bounds how far behind its clock can be.
     product_key_period: how long content is scrambled under one epoch of a product key.
@@ -21,7 +23,7 @@ class SchedulerConfig(Section, frozen=True):
     """
 
     monitor: str = "127.0.0.1:9105"
-    encryptor: str = "unix:var/run/encryptor.sock"
+    encryptor: Addresses = "unix:var/run/encryptor.sock"
     purge_every: Duration = Duration(60)
     reseal_every: Duration = Duration(86_400)
     product_key_period: Duration = Duration(30 * 86_400)

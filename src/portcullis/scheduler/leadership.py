@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from sqlalchemy import Engine
 
-from portcullis.scheduler import metrics
 from portcullis.store.leases import release_lease, take_lease
 
 LEASE = "scheduler"
 TTL_S = 10.0
+"""Another leads within this time of a leader's death."""
 RENEW_S = 3.0
 
 
@@ -30,17 +30,19 @@ class Leadership:
         """Whether the lease is ours beyond doubt; once it has run out here, no."""
         return self._clock() < self._sure_until
 
-    def renew(self) -> None:
-        """Ask for the lease, or for more of it."""
+    def renew(self) -> float:
+        """Ask for the lease, or for more of it; returns the seconds until it is to ask again."""
         # Counted from before the question: the database's lease never ends earlier than ours.
         asked_at = self._clock()
-        holder = take_lease(self._engine, LEASE, self.holder, timedelta(seconds=TTL_S))
-        self._sure_until = asked_at + TTL_S if holder == self.holder else float("-inf")
-        metrics.LEADING.set(self.is_held)
+        held = take_lease(self._engine, LEASE, self.holder, timedelta(seconds=TTL_S))
+        if held is not None and held.holder == self.holder:
+            self._sure_until = asked_at + TTL_S
+            return RENEW_S
+        self._sure_until = float("-inf")
+        return RENEW_S if held is None else min(RENEW_S, held.left_s)
 
     def release(self) -> None:
         """Let another lead at once."""
         if self.is_held:
             self._sure_until = float("-inf")
             release_lease(self._engine, LEASE, self.holder)
-        metrics.LEADING.set(0)

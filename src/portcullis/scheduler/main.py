@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from uuid import uuid4
 
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import REGISTRY
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,12 +16,17 @@ from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.runtime.service import Service
+from portcullis.runtime.threads import in_thread
 from portcullis.scheduler import metrics
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.figures import FIGURES_EVERY_S, Figures
 from portcullis.scheduler.jobs import RESEAL_EVERY_S, Jobs
 from portcullis.scheduler.leadership import RENEW_S, Leadership
 from portcullis.store.database import engine_for
+from portcullis.store.health import DatabaseHealth
+
+_FINISH_S = 4.0
+_RELEASE_S = 1.5
 
 log = get_logger("portcullis.scheduler")
 
@@ -34,30 +40,79 @@ async def main(source: ConfigSource) -> None:
     figures = Figures(engine, lambda: leadership.is_held, float(config.product_key_period))
     REGISTRY.register(figures)
     trouble: dict[str, str] = {}
-    with EncryptorClient(config.encryptor) as client:
-        jobs = Jobs(engine, client, config, lambda: leadership.is_held)
-        timetable = BackgroundScheduler(
-            timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True}
+    async with Service("scheduler", config.monitor) as service:
+        client = EncryptorClient(config.encryptor)
+        jobs = Jobs(
+            engine,
+            client,
+            config,
+            lambda: leadership.is_held and not service.stopping.is_set(),
         )
-        for name, job, every_s in (
-            ("chains", jobs.make_chains, 0.5),
-            ("rotate", jobs.rotate, 0.5),
-            ("reseal", jobs.reseal, RESEAL_EVERY_S),
-            ("purge", jobs.purge, float(config.purge_every)),
-            ("figures", figures.read, FIGURES_EVERY_S),
-        ):
-            run = _guarded(name, job, leadership, trouble)
-            timetable.add_job(run, "interval", seconds=every_s, misfire_grace_time=None)
-        renew = _guarded_renewal(leadership, trouble)
-        async with Service("scheduler", config.monitor) as service:
-            service.checks["jobs"] = lambda: "; ".join(trouble.values()) or None
-            await asyncio.to_thread(renew)
-            timetable.start()
-            while await service.sleep(RENEW_S):
-                await asyncio.to_thread(renew)
-            await asyncio.to_thread(timetable.shutdown)
-            await asyncio.to_thread(leadership.release)
-    engine.dispose()
+        timetable = _timetable(jobs, figures, config, leadership, trouble)
+        metrics.LEADING.set_function(lambda: leadership.is_held)
+        service.checks["database"] = DatabaseHealth(database.full_url()).check
+        service.checks["jobs"] = lambda: "; ".join(trouble.values()) or None
+        service.checks["encryptor"] = client.check
+        service.notices["encryptors"] = client.notice
+        renewing = asyncio.create_task(_keep_lease(leadership, trouble))
+        timetable.start()
+        await service.until_stopping(renewing)
+        renewing.cancel()
+        jobs_end = asyncio.create_task(in_thread(timetable.shutdown))
+        ended = await service.finish("jobs", jobs_end, _FINISH_S)
+        client.close()  # a job whose encryptor hangs ends; what it had begun is begun again
+        if ended or await service.finish("jobs", jobs_end, _RELEASE_S):
+            await service.finish("lease", _release(leadership), _RELEASE_S)
+
+
+async def _keep_lease(leadership: Leadership, trouble: dict[str, str]) -> None:
+    """Take and renew the lease until cancelled."""
+    while True:
+        delay_s = RENEW_S
+        try:
+            delay_s = await in_thread(leadership.renew)
+        except SQLAlchemyError as error:
+            trouble["lease"] = f"lease: {type(error).__name__}"
+            log.warning("lease not renewed", reason=_one_line(error))
+        else:
+            trouble.pop("lease", None)
+        await asyncio.sleep(delay_s)
+
+
+async def _release(leadership: Leadership) -> None:
+    try:
+        await in_thread(leadership.release)
+    except SQLAlchemyError as error:
+        log.warning("lease not released: it runs out by itself", reason=_one_line(error))
+
+
+def _timetable(
+    jobs: Jobs,
+    figures: Figures,
+    config: SchedulerConfig,
+    leadership: Leadership,
+    trouble: dict[str, str],
+) -> BackgroundScheduler:
+    timetable = BackgroundScheduler(
+        timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True}
+    )
+    for name, job, every_s in (
+        ("chains", jobs.make_chains, 0.5),
+        ("rotate", jobs.rotate, 0.5),
+        ("reseal", jobs.reseal, RESEAL_EVERY_S),
+        ("purge", jobs.purge, float(config.purge_every)),
+        ("figures", figures.read, FIGURES_EVERY_S),
+    ):
+        run = _guarded(name, job, leadership, trouble)
+        timetable.add_job(run, "interval", seconds=every_s, misfire_grace_time=None, id=name)
+
+    def note(event: JobExecutionEvent) -> None:
+        metrics.JOBS.labels(event.job_id, "failed").inc()
+        trouble[event.job_id] = f"{event.job_id}: {type(event.exception).__name__}"
+
+    # What `_guarded` lets through is a bug: the library logs it with its trace.
+    timetable.add_listener(note, EVENT_JOB_ERROR)
+    return timetable
 
 
 def _guarded(
@@ -81,19 +136,6 @@ def _guarded(
             trouble.pop(name, None)
 
     return run
-
-
-def _guarded_renewal(leadership: Leadership, trouble: dict[str, str]) -> Callable[[], None]:
-    def renew() -> None:
-        try:
-            leadership.renew()
-        except SQLAlchemyError as error:
-            trouble["lease"] = f"lease: {type(error).__name__}"
-            log.warning("lease not renewed", reason=_one_line(error))
-        else:
-            trouble.pop("lease", None)
-
-    return renew
 
 
 def _one_line(error: Exception) -> str:

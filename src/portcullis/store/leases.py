@@ -1,6 +1,7 @@
 """Leases: who leads, who airs. The database's clock alone says when one has run out."""
 
 from datetime import timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
@@ -9,14 +10,22 @@ from portcullis.store.database import database_now, retried, writing
 from portcullis.store.schema import leases
 
 
+class Held(NamedTuple):
+    """Who holds a lease, and how long yet if it is not renewed."""
+
+    holder: str
+    left_s: float
+
+
 @retried
 def take_lease(
     engine: Engine, name: str, holder: str, ttl: timedelta, note: str | None = None
-) -> str | None:
+) -> Held | None:
     """Take or renew a lease; `note` replaces its note. Returns who holds it now.
 
     None: two asked for a new lease at once and neither can tell yet; ask again.
     """
+    ours = Held(holder, ttl.total_seconds())
     try:
         with writing(engine) as connection:
             now = database_now(connection)
@@ -29,14 +38,14 @@ def take_lease(
                         name=name, holder=holder, expires_at=now + ttl, note=note or "{}"
                     )
                 )
-                return holder
+                return ours
             if row.holder != holder and row.expires_at > now:
-                return str(row.holder)
+                return Held(row.holder, (row.expires_at - now).total_seconds())
             values = {"holder": holder, "expires_at": now + ttl}
             if note is not None:
                 values["note"] = note
             connection.execute(update(leases).where(leases.c.name == name).values(values))
-            return holder
+            return ours
     except IntegrityError:
         return None
 

@@ -6,6 +6,7 @@ release before needs as it was; one of "after the roll-out" takes away what only
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -60,7 +61,7 @@ def schema_problem(engine: Engine) -> str | None:
     It can on its own, also before the migrations that follow the roll-out, and on that of the
     next release, whose migrations before the roll-out leave everything it needs.
     """
-    scripts = ScriptDirectory.from_config(alembic_config())
+    scripts = _scripts()
     with engine.connect() as connection:
         held = MigrationContext.configure(connection).get_current_revision()
     if held is None:
@@ -70,6 +71,12 @@ def schema_problem(engine: Engine) -> str | None:
     if all(_phase(script) == "after" for script in _pending(scripts, held)):
         return None
     return "the database has the schema of an earlier release: portcullis migrate"
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    """The migrations of this release: read once, since health checks ask every second."""
+    return ScriptDirectory.from_config(alembic_config())
 
 
 def _is_known(scripts: ScriptDirectory, held: str | None) -> bool:

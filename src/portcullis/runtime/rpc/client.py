@@ -1,11 +1,12 @@
 """The calling end of the encryptor's RPC, for threads (a channel may be shared by many)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import grpc
+import msgspec
 
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.rpc import encryptor_pb2 as pb
@@ -14,6 +15,21 @@ from portcullis.runtime.rpc.encryptor_pb2_grpc import EncryptorStub
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """What either end takes: a thousand items with a hundred entitlements each are 4 MB."""
 
+Addresses = str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+"""Where encryptors listen, "unix:PATH" or "host:port": one, or several of which one is enough."""
+
+_CHECK_S = 0.4
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # An encryptor that was started again is to be found at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # One that hangs, or whose host has gone, is given up before the deadline of a call.
+    ("grpc.keepalive_time_ms", 3000),
+    ("grpc.http2.ping_timeout_ms", 3000),
+    ("grpc.enable_http_proxy", 0),
+]
 _WAITED_OUT = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -30,28 +46,26 @@ class EncryptorUnavailableError(EncryptorError):
     """The encryptor is away, busy or too slow: nothing was done that may not be asked again."""
 
 
+def each_address(addresses: Addresses) -> tuple[str, ...]:
+    """The addresses one by one."""
+    return (addresses,) if isinstance(addresses, str) else addresses
+
+
 class EncryptorClient(AbstractContextManager["EncryptorClient"]):
-    """Calls with a deadline each. `address`: "unix:PATH" or "host:port".
+    """Calls with a deadline each, to the first of `addresses` until it is away, then to the next.
 
     Every call raises EncryptorUnavailableError when it may be tried again later, and
     EncryptorError when the call itself is at fault.
     """
 
-    def __init__(self, address: str, deadline_s: float = 10.0) -> None:
-        self.address = address
+    def __init__(self, addresses: Addresses, deadline_s: float = 10.0) -> None:
+        self.addresses = each_address(addresses)
+        self.address = ", ".join(self.addresses)
         self._deadline_s = deadline_s
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                # An encryptor that was started again is to be found at once.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.enable_http_proxy", 0),
-            ],
-        )
-        self._stub = EncryptorStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._channels = [grpc.insecure_channel(one, options=_OPTIONS) for one in self.addresses]
+        self._stubs = [EncryptorStub(one) for one in self._channels]  # type: ignore[no-untyped-call]  # generated
+        self._preferred = 0
+        self._is_closed = False
 
     def __exit__(
         self,
@@ -65,8 +79,31 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
         return self
 
     def close(self) -> None:
-        """Let go of the channel; calls under way are cancelled."""
-        self._channel.close()
+        """Let go of the channels; calls under way are cancelled."""
+        self._is_closed = True
+        for channel in self._channels:
+            channel.close()
+
+    def check(self) -> str | None:
+        """Readiness: one encryptor is enough."""
+        away = self._away()
+        return f"away: {', '.join(away)}" if len(away) == len(self.addresses) else None
+
+    def notice(self) -> str | None:
+        """Those of several that are away, while one is not."""
+        away = self._away() if len(self.addresses) > 1 else []
+        return f"away: {', '.join(away)}" if 0 < len(away) < len(self.addresses) else None
+
+    def _away(self) -> list[str]:
+        """The addresses where nobody answers in time."""
+        if self._is_closed:
+            return list(self.addresses)
+        asked = [stub.Info.future(pb.InfoRequest(), timeout=_CHECK_S) for stub in self._stubs]
+        return [
+            address
+            for address, answer in zip(self.addresses, asked, strict=True)
+            if answer.exception() is not None
+        ]
 
     def seal(
         self,
@@ -76,7 +113,7 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
     ) -> pb.SealReply:
         """Seal EMMs; the reply has as many items as were asked for, in order."""
         request = pb.SealRequest(ca_system_id=ca_system_id, product_keys=product_keys, items=items)
-        reply: pb.SealReply = self._call(self._stub.Seal, request)
+        reply: pb.SealReply = self._call("Seal", request)
         if len(reply.items) != len(items):
             raise EncryptorError(f"{len(items)} EMMs asked for, {len(reply.items)} answered")
         return reply
@@ -86,7 +123,7 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
         request = pb.MakeChainRequest(
             product_id=product_id, first_epoch=first_epoch, last_epoch=last_epoch
         )
-        reply: pb.SealedKey = self._call(self._stub.MakeChain, request)
+        reply: pb.SealedKey = self._call("MakeChain", request)
         return reply
 
     def import_device_keys(self, keys: Iterable[tuple[int, bytes]]) -> list[pb.SealedKey]:
@@ -94,17 +131,17 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
         request = pb.ImportRequest(
             keys=[pb.DeviceKey(device_id=device_id, key=key) for device_id, key in keys]
         )
-        reply: pb.ImportReply = self._call(self._stub.ImportDeviceKeys, request)
+        reply: pb.ImportReply = self._call("ImportDeviceKeys", request)
         return list(reply.keys)
 
     def rewrap(self, keys: Iterable[pb.SealedKey]) -> list[pb.Rewrapped]:
         """Have keys sealed anew under the current master; each answered on its own."""
-        reply: pb.RewrapReply = self._call(self._stub.Rewrap, pb.RewrapRequest(keys=keys))
+        reply: pb.RewrapReply = self._call("Rewrap", pb.RewrapRequest(keys=keys))
         return list(reply.keys)
 
     def verify(self, keys: Sequence[pb.SealedKey]) -> list[str]:
         """Why each key does not open under what its row says; empty where it does."""
-        reply: pb.VerifyReply = self._call(self._stub.Verify, pb.VerifyRequest(keys=keys))
+        reply: pb.VerifyReply = self._call("Verify", pb.VerifyRequest(keys=keys))
         return list(reply.errors)
 
     def change_master(
@@ -112,19 +149,31 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
     ) -> Sequence[pb.Master]:
         """Make, use, retire or recall a master; returns those at hand, the current one first."""
         request = pb.ChangeMasterRequest(change=change, master_id=master_id)
-        reply: pb.InfoReply = self._call(self._stub.ChangeMaster, request)
+        reply: pb.InfoReply = self._call("ChangeMaster", request)
         return reply.masters
 
     def info(self) -> pb.InfoReply:
         """The masters at hand, and the encryptor's clock."""
-        reply: pb.InfoReply = self._call(self._stub.Info, pb.InfoRequest())
+        reply: pb.InfoReply = self._call("Info", pb.InfoRequest())
         return reply
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:  # noqa: ANN401 (generated)
-        try:
-            return method(request, timeout=self._deadline_s)
-        except grpc.RpcError as error:
-            # The error of a call is a grpc.Call too: it has a code and details.
-            code, details = error.code(), error.details()
-            kind = EncryptorUnavailableError if code in _WAITED_OUT else EncryptorError
-            raise kind(f"encryptor {self.address}: {code.name.lower()}: {details}") from error
+    def _call(self, call: str, request: Any) -> Any:  # noqa: ANN401 (generated)
+        if (size := request.ByteSize()) > MAX_MESSAGE_BYTES:
+            raise EncryptorError(f"{call}: {size} bytes in one call, {MAX_MESSAGE_BYTES} at most")
+        count = len(self.addresses)
+        reasons = []
+        for place in [(self._preferred + step) % count for step in range(count)]:
+            if self._is_closed:
+                raise EncryptorUnavailableError("the client has been closed")
+            try:
+                return getattr(self._stubs[place], call)(request, timeout=self._deadline_s)
+            except grpc.RpcError as error:
+                # The error of a call is a grpc.Call too: it has a code and details.
+                code, details = error.code(), error.details()
+                reason = f"encryptor {self.addresses[place]}: {code.name.lower()}: {details}"
+                if code not in _WAITED_OUT:
+                    raise EncryptorError(reason) from error
+                reasons.append(reason)
+                if self._preferred == place:
+                    self._preferred = (place + 1) % count
+        raise EncryptorUnavailableError("; ".join(reasons))
