@@ -163,6 +163,7 @@ class Cluster:
             "".join(f"{node.address}\n" for node in self.nodes.values())
         )
         self.primary = "db1"
+        self._replaced: set[str] = set()
 
     def __enter__(self) -> Self:
         for node in self.nodes.values():
@@ -204,12 +205,16 @@ class Cluster:
     def start_replaced(self, name: str) -> None:
         """Start a dead primary whose place another has taken, as failover.md says."""
         self.nodes[name].start("--init-rpl-role=SLAVE")
+        self._replaced.discard(name)
 
     def heal(self) -> None:
         """Have every server run, and follow the primary."""
         for name, node in self.nodes.items():
             if node.process is None:
-                self.start_replaced(name)
+                if name in self._replaced:
+                    self.start_replaced(name)
+                else:
+                    self.start(name)
                 self.rejoin(name)
 
     def renew(self) -> None:
@@ -235,6 +240,8 @@ class Cluster:
     def promote(self, name: str, *arguments: str) -> None:
         """Make a server the primary; raises AssertionError with what the script says."""
         self.manage("promote", self.nodes[name].address, *arguments)
+        if self.nodes[self.primary].process is None:
+            self._replaced.add(self.primary)
         self.primary = name
 
     def rejoin(self, name: str) -> None:
