@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 # Debian packages beyond Python: what the tests and the demo drive for real.
 TEST_PACKAGES := mariadb-server mariadb-backup haproxy tshark ffmpeg shellcheck
-TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc
+TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc age
 DEMO_PACKAGES := ffmpeg
 BENCH_PACKAGES := mariadb-server openssl wrk gcc libc6-dev
 

@@ -52,6 +52,7 @@ GRANT SELECT, INSERT ON key_events TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON `keys` TO portcullis_keys@'%';
 GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_keys@'%';
 GRANT SELECT, INSERT ON key_events TO portcullis_keys@'%';
+GRANT SELECT, INSERT, UPDATE ON key_imports TO portcullis_keys@'%';
 
 -- operator: `portcullis products|requests|db …`; sees no key.
 GRANT SELECT ON alembic_version TO portcullis_operator@'%';

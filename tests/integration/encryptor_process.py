@@ -4,15 +4,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+from sqlalchemy import Engine
 
 from portcullis.keys import init_masters
+from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.store.database import writing
+from portcullis.store.keys import key_row
+from portcullis.store.schema import keys
 from tests.conftest import free_port
+
+
+def seal_device_keys(
+    client: EncryptorClient, device_keys: Iterable[tuple[int, bytes]]
+) -> list[pb.SealedKey]:
+    """Sealed keys of devices, by way of a plain key file."""
+    file = "".join(f"{device_id},{key.hex()}\n" for device_id, key in device_keys)
+    batches = client.import_vendor_file([file.encode()], 0)
+    return [one.key for batch in batches for one in batch.keys]
+
+
+def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> None:
+    """Rows of `keys` for them."""
+    now = {"created_at": datetime.now(UTC)}
+    with writing(engine) as connection:
+        connection.execute(keys.insert(), [key_row("device", one) | now for one in sealed])
 
 
 class EncryptorProcess:

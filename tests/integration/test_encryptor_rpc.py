@@ -20,6 +20,7 @@ from portcullis.runtime.rpc.client import (
     EncryptorError,
     EncryptorUnavailableError,
 )
+from tests.integration.encryptor_process import seal_device_keys
 
 CAS = 0xFFF0
 PROGRAM = """
@@ -83,7 +84,7 @@ def client(config: Path) -> Iterator[EncryptorClient]:
 
 def items_for(client: EncryptorClient, count: int) -> list[pb.SealItem]:
     """Items for."""
-    keys = client.import_device_keys((n, n.to_bytes(16, "big")) for n in range(1, count + 1))
+    keys = seal_device_keys(client, ((n, n.to_bytes(16, "big")) for n in range(1, count + 1)))
     state = pb.State(
         active=True,
         utc=1_700_000_000,
@@ -121,8 +122,8 @@ def test_keys_are_rewrapped_each_answered_on_its_own(client: EncryptorClient) ->
 
 def test_a_call_that_is_itself_at_fault_is_refused_for_good(client: EncryptorClient) -> None:
     """A call that is itself at fault is refused for good."""
-    with pytest.raises(EncryptorError, match="16 to 32") as caught:
-        client.import_device_keys([(1, b"short")])
+    with pytest.raises(EncryptorError, match="at most 128") as caught:
+        client.make_chain(7, 1, 129)
     assert not isinstance(caught.value, EncryptorUnavailableError)
     with pytest.raises(EncryptorError, match="1001 items"):
         client.seal(CAS, [], [pb.SealItem()] * 1001)

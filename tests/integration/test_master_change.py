@@ -23,11 +23,16 @@ from portcullis.scheduler.master import (
 )
 from portcullis.store import rewrap
 from portcullis.store.database import engine_for, writing
-from portcullis.store.keys import insert_chain, insert_device_keys
+from portcullis.store.keys import insert_chain
 from portcullis.store.migrate import migrate
 from portcullis.store.rewrap import count_by_master, sealed_keys
 from portcullis.store.schema import keys
-from tests.integration.encryptor_process import EncryptorProcess, running
+from tests.integration.encryptor_process import (
+    EncryptorProcess,
+    insert_device_keys,
+    running,
+    seal_device_keys,
+)
 from tests.integration.softhsm import SoftHsm
 
 DEVICES = 1100
@@ -62,7 +67,7 @@ def fill(engine: Engine, client: EncryptorClient) -> None:
     """Device keys and two product chains."""
     for first in range(1, DEVICES + 1, 500):
         ids = range(first, min(first + 500, DEVICES + 1))
-        insert_device_keys(engine, client.import_device_keys((n, bytes(16)) for n in ids))
+        insert_device_keys(engine, seal_device_keys(client, ((n, bytes(16)) for n in ids)))
     for product_id in (7, 8):
         insert_chain(engine, client.make_chain(product_id, 1, 64))
 
@@ -130,7 +135,7 @@ def test_keys_written_meanwhile_are_rewrapped_or_left_whole(
     """A row that changed between reading and writing keeps what it was given."""
     with encryptor.client() as client:
         fill(engine, client)
-        (stranger,) = client.import_device_keys([(5, b"another key of 5")])
+        (stranger,) = seal_device_keys(client, [(5, b"another key of 5")])
         master_id, is_new = begin_master_change(engine, [client], "n1")
         assert is_new
         replace = rewrap.replace_sealed

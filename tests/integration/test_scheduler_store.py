@@ -9,11 +9,7 @@ from sqlalchemy import Engine, select, update
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store import purge, rotation
 from portcullis.store.database import database_now, engine_for, writing
-from portcullis.store.keys import (
-    insert_chain,
-    insert_device_keys,
-    products_without_chain,
-)
+from portcullis.store.keys import insert_chain, products_without_chain
 from portcullis.store.schema import (
     device_work,
     devices,
@@ -183,13 +179,3 @@ def test_a_removed_box_is_told_so_while_a_key_it_holds_opens_anything(engine: En
     with writing(engine) as connection:
         connection.execute(update(keys).values(live_epoch=2))
     assert purge.tombstone_removed(engine, now_of(engine)) == 1
-
-
-def test_a_device_key_is_imported_once(engine: Engine) -> None:
-    """A key that is there stays; the import can be run again."""
-    key = pb.SealedKey(owner=7, last_epoch=65535, master_id="m", blob=b"first")
-    again = pb.SealedKey(owner=7, last_epoch=65535, master_id="m", blob=b"second")
-    assert insert_device_keys(engine, [key]) == 1
-    assert insert_device_keys(engine, [again]) == 0
-    with engine.connect() as connection:
-        assert connection.execute(select(keys.c.sealed_key)).scalar_one() == b"first"

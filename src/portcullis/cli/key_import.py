@@ -1,20 +1,14 @@
 """`portcullis keys import-devices`."""
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from portcullis.cli.context import Context, common_options
+from portcullis.cli.progress import progress_bar
 from portcullis.emmg.config import EmmgConfig
 from portcullis.runtime.rpc.client import EncryptorClient
-from portcullis.store.keyfile import parse_vendor_key_file
-from portcullis.store.keys import insert_device_keys
-
-_CHUNK = 1000
+from portcullis.scheduler.imports import ImportResult, import_vendor_file
 
 
 @click.command("import-devices")
@@ -22,30 +16,47 @@ _CHUNK = 1000
 @common_options
 @click.pass_obj
 def import_devices(context: Context, vendor_file: Path) -> None:
-    """Import device keys: CSV `device_id,key_hex`. Keys that are there are left as they are."""
-    imported, present = import_file(context, vendor_file)
-    context.show({"imported": imported, "already_there": present})
+    """Import device keys: CSV `device_id,key_hex`, plain or encrypted to the import recipient.
+
+    Interrupted, run it again: it goes on where it was. Lines that are refused are named, the
+    others are taken; then the status is 1.
+    """
+    result = import_with_bar(context, vendor_file)
+    state = result.state
+    context.show(
+        {
+            "imported": state.imported,
+            "already_there": state.present,
+            "refused": state.refused,
+            "lines": state.lines,
+        }
+    )
+    if result.went_on_at:
+        context.show({"went_on_behind_line": result.went_on_at})
+    if result.lines_refused:
+        rows = [
+            {"line": one.line, "device_id": one.device_id, "reason": one.reason}
+            for one in result.lines_refused
+        ]
+        context.show_rows(rows, ("line", "device_id", "reason"))
+    if state.refused:
+        raise SystemExit(1)
 
 
-def import_file(context: Context, vendor_file: Path) -> tuple[int, int]:
-    """Import a vendor's key file; returns how many were new, and how many were there."""
+def import_with_bar(context: Context, vendor_file: Path) -> ImportResult:
+    """Import a vendor's key file, with a progress bar."""
     encryptor = context.source().section("emmg", EmmgConfig).encryptor
-    imported = present = 0
+    size = vendor_file.stat().st_size
     with (
-        vendor_file.open(encoding="utf-8") as lines,
         EncryptorClient(encryptor) as client,
         context.database() as engine,
-        Progress(console=Console(stderr=True), transient=True, disable=context.as_json) as progress,
+        progress_bar(context, "device keys", size, unit="bytes") as advance,
     ):
-        task = progress.add_task("device keys", total=None)
-        parsed = iter(parse_vendor_key_file(lines))
-        while chunk := _take(parsed):
-            new = insert_device_keys(engine, client.import_device_keys(chunk))
-            imported += new
-            present += len(chunk) - new
-            progress.update(task, completed=imported + present)
-    return imported, present
+        done = 0
 
+        def progress(read: int) -> None:
+            nonlocal done
+            advance(read - done)
+            done = read
 
-def _take(parsed: Iterator[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
-    return list(islice(parsed, _CHUNK))
+        return import_vendor_file(engine, client, vendor_file, progress)

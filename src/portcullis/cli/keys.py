@@ -58,21 +58,27 @@ def new_master_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
 
 
-def init_master(source: ConfigSource) -> bool:
-    """Make the first master where there is none; returns whether one was made."""
-    return source.section("encryptor", EncryptorConfig).init_masters(new_master_id())
+def init_keys(source: ConfigSource) -> tuple[bool, str]:
+    """Make what is missing of master and import key.
+
+    Returns whether a master was made, and the recipient that vendors encrypt key files to.
+    """
+    made, import_key = source.section("encryptor", EncryptorConfig).init_keys(new_master_id())
+    return made, import_key.recipient()
 
 
 @keys.command()
 @common_options
 @click.pass_obj
 def init(context: Context) -> None:
-    """Make the first master, in the file or the token of [encryptor]. Run it on that host.
+    """Make the first master and the import key, as [encryptor] says. Run it on that host.
 
-    Keep a copy where the database's backups are not: without it nothing opens.
+    Keep a copy of the master where the database's backups are not: without it nothing opens.
+    The import recipient is for the chip vendors, who encrypt their key files to it.
     """
-    made = init_master(context.source())
-    context.show({"master_key": "made" if made else "was there already; left as it is"})
+    made, recipient = init_keys(context.source())
+    state = "made" if made else "was there already; left as it is"
+    context.show({"master_key": state, "import_recipient": recipient})
 
 
 @keys.command("list")
@@ -87,8 +93,10 @@ def list_keys(context: Context) -> None:
     known: list[dict[str, object]] = []
     try:
         with _encryptors(context) as encryptors:
-            for address, found in masters.masters_of(encryptors).items():
-                known += [_describe(one, address, counts) for one in found]
+            for encryptor in encryptors:
+                info = encryptor.info()
+                known += [_describe(one, encryptor.address, counts) for one in info.masters]
+                context.show({"import_recipient": info.import_recipient or None})
     except EncryptorUnavailableError as error:
         context.show({"masters": str(error)})
     here = {row["master_id"] for row in known}

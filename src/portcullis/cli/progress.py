@@ -4,18 +4,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from portcullis.cli.context import Context
 
 
 @contextmanager
-def progress_bar(context: Context, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far something is; the block is given a function that is told each step."""
+def progress_bar(
+    context: Context, what: str, total: int, *, unit: str = ""
+) -> Iterator[Callable[[int], None]]:
+    """Show how far something is; the block is given a function that is told each step.
+
+    `unit`: "bytes" shows them with their prefixes.
+    """
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

@@ -11,8 +11,8 @@ from types import FrameType
 import click
 
 from portcullis.cli.context import Context, common_options
-from portcullis.cli.key_import import import_file
-from portcullis.cli.keys import init_master
+from portcullis.cli.key_import import import_with_bar
+from portcullis.cli.keys import init_keys
 from portcullis.cli.supervisor import Child, Supervisor
 from portcullis.gateway.clients import add_client
 from portcullis.gateway.config import GatewayConfig
@@ -91,7 +91,7 @@ def up(context: Context, state_dir: Path) -> None:
     source = context.source()
     with context.database() as engine:
         migrate(engine)
-    init_master(source)
+    init_keys(source)
     _first_client(state, source)
     supervisor = Supervisor([_child(name, state, context.config, source) for name in ORDER])
 
@@ -163,7 +163,7 @@ def _pretend_boxes(state: Path, context: Context) -> None:
         writer = csv.writer(file)
         writer.writerow(["device_id", "key_hex"])
         writer.writerows(box.values() for box in boxes)
-    import_file(context, vendor_file)
+    import_with_bar(context, vendor_file)
     vendor_file.unlink()
     path.touch(mode=0o600)
     path.write_text(json.dumps(boxes, indent=1), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from portcullis.keys import FileMasters, MasterStore, TokenMasters, init_masters
+from portcullis.keys import Custody, FileMasters, ImportKey, MasterStore, TokenMasters, init_masters
 from portcullis.runtime.config import Section, read_secret
 
 
@@ -26,6 +26,8 @@ class EncryptorConfig(Section, frozen=True):
     monitor: "host:port" of /metrics, /livez and /readyz.
     master_key_file: JSON, mode 0600; `portcullis keys init` makes it. Not used with `pkcs11`.
     pkcs11: the token that the masters are in.
+    import_key_file: the key pair that vendors encrypt key files to, its private part sealed under
+        the master; `import.json` beside the master key file, or beside the PIN file, if omitted.
     max_batch: the most items one call may carry; more is refused as a whole.
     """
 
@@ -33,7 +35,16 @@ class EncryptorConfig(Section, frozen=True):
     monitor: str = "127.0.0.1:9103"
     master_key_file: str = "var/keys/master.json"
     pkcs11: Pkcs11Config | None = None
+    import_key_file: str | None = None
     max_batch: int = 1000
+
+    @property
+    def import_key_path(self) -> Path:
+        """Where the import key is."""
+        if self.import_key_file is not None:
+            return Path(self.import_key_file)
+        beside = self.master_key_file if self.pkcs11 is None else self.pkcs11.pin_file
+        return Path(beside).with_name("import.json")
 
     def masters(self) -> MasterStore:
         """The masters of the file or the token; raises KeyFileError or ConfigError."""
@@ -41,11 +52,18 @@ class EncryptorConfig(Section, frozen=True):
             return FileMasters(Path(self.master_key_file))
         return self._token(self.pkcs11)
 
-    def init_masters(self, master_id: str) -> bool:
-        """Make the first master; False if there is one. Raises PortcullisError."""
+    def init_keys(self, master_id: str) -> tuple[bool, ImportKey]:
+        """Make the first master and the import key where there are none.
+
+        Returns whether a master was made. Raises PortcullisError.
+        """
         if self.pkcs11 is None:
-            return init_masters(Path(self.master_key_file), master_id)
-        return self._token(self.pkcs11).init(master_id)
+            made = init_masters(Path(self.master_key_file), master_id)
+        else:
+            made = self._token(self.pkcs11).init(master_id)
+        import_key = ImportKey(self.import_key_path, Custody(self.masters()))
+        import_key.make()
+        return made, import_key
 
     @staticmethod
     def _token(pkcs11: Pkcs11Config) -> TokenMasters:

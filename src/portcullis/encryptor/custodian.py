@@ -1,10 +1,9 @@
-"""Keys between the RPC's form and the custody's: open, make, import, rewrap."""
+"""Keys between the RPC's form and the custody's: open, make, seal, compare, rewrap."""
 
+import hmac
 import os
-from collections.abc import Iterable
 
 from portcullis.emm.chain import MAX_CHAIN_EPOCHS, PRODUCT_KEY_BYTES
-from portcullis.emm.envelope import MAX_ADDRESS
 from portcullis.keys import (
     MASTER_ID,
     Custody,
@@ -19,7 +18,6 @@ from portcullis.runtime.rpc import encryptor_pb2 as pb
 
 MAX_EPOCH = 65535
 MAX_PRODUCT_ID = 65535
-MIN_DEVICE_KEY_BYTES, MAX_DEVICE_KEY_BYTES = 16, 32
 
 
 class KeyRequestError(Exception):
@@ -53,20 +51,23 @@ def make_chain(custody: Custody, request: pb.MakeChainRequest) -> pb.SealedKey:
     return _seal(custody, os.urandom(PRODUCT_KEY_BYTES), label)
 
 
-def import_device_keys(custody: Custody, keys: Iterable[pb.DeviceKey]) -> list[pb.SealedKey]:
-    """Seal device keys, in order; raises KeyRequestError, and then none is taken."""
-    sealed = []
-    for key in keys:
-        if not 1 <= key.device_id <= MAX_ADDRESS:
-            raise KeyRequestError(f"device_id {key.device_id}: expected 1 to 2^40 - 1")
-        if not MIN_DEVICE_KEY_BYTES <= len(key.key) <= MAX_DEVICE_KEY_BYTES:
-            raise KeyRequestError(
-                f"the key of device {key.device_id} has {len(key.key)} bytes, not"
-                f" {MIN_DEVICE_KEY_BYTES} to {MAX_DEVICE_KEY_BYTES}"
-            )
-        label = pb.SealedKey(purpose=pb.SealedKey.DEVICE, owner=key.device_id, last_epoch=MAX_EPOCH)
-        sealed.append(_seal(custody, key.key, label))
-    return sealed
+def seal_device_key(custody: Custody, device_id: int, key: bytes) -> pb.SealedKey:
+    """Seal the key of a device for all its epochs."""
+    label = pb.SealedKey(purpose=pb.SealedKey.DEVICE, owner=device_id, last_epoch=MAX_EPOCH)
+    return _seal(custody, key, label)
+
+
+def compare_keys(custody: Custody, pair: pb.SameKeysRequest.Pair) -> tuple[str, str]:
+    """Why `offered` cannot stand for `held`: a code and a reason, both empty for the same key."""
+    held, offered = pair.held, pair.offered
+    purposes = {held.purpose, offered.purpose}
+    if purposes != {pb.SealedKey.DEVICE} or held.owner != offered.owner:
+        return "wrong_owner", "not two keys of one device"
+    try:
+        is_same = hmac.compare_digest(open_key(custody, held), open_key(custody, offered))
+    except KeyNotOpenedError as error:
+        return "not_sealed_here", str(error)
+    return ("", "") if is_same else ("other_key", f"device {held.owner} has another key already")
 
 
 def rewrap(custody: Custody, sealed: pb.SealedKey) -> pb.Rewrapped:

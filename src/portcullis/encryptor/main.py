@@ -16,7 +16,7 @@ from portcullis.encryptor.config import EncryptorConfig
 from portcullis.encryptor.metrics import CacheMetrics
 from portcullis.encryptor.sealer import Sealer
 from portcullis.encryptor.servicer import Servicer
-from portcullis.keys import Custody
+from portcullis.keys import Custody, ImportKey
 from portcullis.runtime.config import ConfigError, ConfigSource
 from portcullis.runtime.rpc.client import MAX_MESSAGE_BYTES
 from portcullis.runtime.rpc.encryptor_pb2_grpc import add_EncryptorServicer_to_server
@@ -30,10 +30,12 @@ async def main(source: ConfigSource) -> None:
     """Answer calls until told to stop; raises PortcullisError."""
     config = source.section("encryptor", EncryptorConfig)
     masters = config.masters()
-    sealer = Sealer(Custody(masters), time.time)
+    custody = Custody(masters)
+    import_key = ImportKey(config.import_key_path, custody)
+    sealer = Sealer(custody, time.time)
     # One thread: sealing is bound by the interpreter, and a queue of calls is bounded.
     executor = ThreadPoolExecutor(1, "sealer")
-    servicer = Servicer(masters, sealer, executor, config.max_batch)
+    servicer = Servicer(masters, import_key, sealer, executor, max_batch=config.max_batch)
     async with (
         serving(servicer, config.listen) as server,
         Service("encryptor", config.monitor) as service,

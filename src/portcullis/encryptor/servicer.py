@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -12,20 +12,21 @@ from portcullis.encryptor import metrics
 from portcullis.encryptor.custodian import (
     KeyRequestError,
     change_master,
+    compare_keys,
     describe_masters,
-    import_device_keys,
     make_chain,
     rewrap,
     verify,
 )
+from portcullis.encryptor.importer import Importer, ImportFileError
 from portcullis.encryptor.sealer import Sealer
 from portcullis.keys import (
-    Custody,
     CustodyAwayError,
+    ImportKey,
+    KeyCustodyError,
     KeyFileError,
-    MasterError,
+    KeyNotOpenedError,
     MasterStore,
-    TokenError,
 )
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc import encryptor_pb2 as pb
@@ -48,13 +49,17 @@ class Servicer(EncryptorServicer):
     def __init__(
         self,
         masters: MasterStore,
+        import_key: ImportKey,
         sealer: Sealer,
         executor: Executor,
+        *,
         max_batch: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._masters = masters
-        self._custody = Custody(masters)
+        self._custody = import_key.custody
+        self._import_key = import_key
+        self._is_importing = False
         self._sealer = sealer
         self._executor = executor
         self._max_batch = max_batch
@@ -79,13 +84,41 @@ class Servicer(EncryptorServicer):
         """Make a product key chain, sealed."""
         return await self._work("make_chain", context, lambda: make_chain(self._custody, request))
 
-    async def ImportDeviceKeys(self, request: pb.ImportRequest, context: Context) -> pb.ImportReply:  # noqa: N802 (gRPC spells calls so)
-        """Seal device keys: all of them or none."""
-        await self._bound(len(request.keys), context)
-        keys = await self._work(
-            "import", context, lambda: import_device_keys(self._custody, request.keys)
+    async def ImportDeviceKeys(  # noqa: N802 (gRPC spells calls so)
+        self, shares: AsyncIterator[pb.VendorFile], context: Context
+    ) -> None:
+        """Read a vendor key file and give its keys back sealed, line by line; one at a time."""
+        if self._is_importing:
+            await self._reject(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "another import runs")
+
+        async def read() -> pb.VendorFile | None:
+            return await anext(shares, None)
+
+        importer = Importer(self._custody, self._import_key, self._executor, read, context.write)
+        self._is_importing = True
+        try:
+            await importer.run()
+        except ImportFileError as error:
+            await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except KeyCustodyError as error:
+            await self._reject(context, _status(error), str(error))
+        finally:
+            self._is_importing = False
+
+    async def SameKeys(  # noqa: N802 (gRPC spells calls so)
+        self, request: pb.SameKeysRequest, context: Context
+    ) -> pb.SameKeysReply:
+        """Say of each pair whether it is one key; which key is never said."""
+        await self._bound(len(request.pairs), context)
+        answers = await self._work(
+            "same_keys",
+            context,
+            lambda: [compare_keys(self._custody, pair) for pair in request.pairs],
         )
-        return pb.ImportReply(keys=keys)
+        for pair, (code, reason) in zip(request.pairs, answers, strict=True):
+            if code:
+                self._tell_refused("same_keys", pair.held.owner, code, reason)
+        return pb.SameKeysReply(errors=[reason for _, reason in answers])
 
     async def Rewrap(self, request: pb.RewrapRequest, context: Context) -> pb.RewrapReply:  # noqa: N802 (gRPC spells calls so)
         """Seal keys anew under the current master, each answered on its own."""
@@ -93,7 +126,9 @@ class Servicer(EncryptorServicer):
         keys = await self._work(
             "rewrap", context, lambda: [rewrap(self._custody, key) for key in request.keys]
         )
-        self._tell_refused("rewrap", request.keys, [key.error for key in keys])
+        for asked, answer in zip(request.keys, keys, strict=True):
+            if answer.error:
+                self._tell_refused("rewrap", asked.owner, "not_sealed_here", answer.error)
         return pb.RewrapReply(keys=keys)
 
     async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyReply:  # noqa: N802 (gRPC spells calls so)
@@ -102,7 +137,9 @@ class Servicer(EncryptorServicer):
         errors = await self._work(
             "verify", context, lambda: [verify(self._custody, key) for key in request.keys]
         )
-        self._tell_refused("verify", request.keys, errors)
+        for key, error in zip(request.keys, errors, strict=True):
+            if error:
+                self._tell_refused("verify", key.owner, "not_sealed_here", error)
         return pb.VerifyReply(errors=errors)
 
     async def ChangeMaster(  # noqa: N802 (gRPC spells calls so)
@@ -110,31 +147,45 @@ class Servicer(EncryptorServicer):
     ) -> pb.InfoReply:
         """Change what a master is used for; nothing opened under the old order is kept."""
 
-        def change() -> list[pb.Master]:
+        def change() -> pb.InfoReply:
+            # The import key is always under the current master, also when this was cut short.
+            if request.change == pb.ChangeMasterRequest.RETIRE:
+                self._import_key.reseal()
             change_master(self._masters, request)
+            if request.change == pb.ChangeMasterRequest.USE:
+                self._import_key.reseal()
             self._sealer.forget()
-            return describe_masters(self._masters)
+            return self._info()
 
-        masters = await self._work("change_master", context, change)
+        info = await self._work("change_master", context, change)
         log.warning(
             "master changed",
             change=pb.ChangeMasterRequest.Change.Name(request.change).lower(),
             master_id=request.master_id,
         )
-        return pb.InfoReply(masters=masters, clock_us=self._clock_us())
+        return info
 
     async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoReply:  # noqa: N802 (gRPC spells calls so)
         """Say which masters are at hand, and what time it is here."""
         del request
-        masters = await self._work("info", context, lambda: describe_masters(self._masters))
-        return pb.InfoReply(masters=masters, clock_us=self._clock_us())
+        return await self._work("info", context, self._info)
 
-    def _tell_refused(self, call: str, keys: Sequence[pb.SealedKey], errors: Sequence[str]) -> None:
-        """Count and log keys that do not open: each may be somebody trying a door."""
-        for key, error in zip(keys, errors, strict=True):
-            if error:
-                metrics.REFUSED.labels("not_sealed_here").inc()
-                log.warning("refused", call=call, owner=key.owner, reason=error)
+    def _info(self) -> pb.InfoReply:
+        try:
+            recipient = self._import_key.recipient()
+        except (KeyFileError, KeyNotOpenedError) as error:
+            log.error("the import key cannot be used", reason=str(error))  # noqa: TRY400 (says all)
+            recipient = ""
+        return pb.InfoReply(
+            masters=describe_masters(self._masters),
+            clock_us=self._clock_us(),
+            import_recipient=recipient,
+        )
+
+    def _tell_refused(self, call: str, owner: int, code: str, reason: str) -> None:
+        """Count and log a key that is not what it is said to be: somebody may try a door."""
+        metrics.REFUSED.labels(code).inc()
+        log.warning("refused", call=call, owner=owner, code=code, reason=reason)
 
     def _clock_us(self) -> int:
         return int(self._clock() * 1_000_000)
@@ -165,11 +216,8 @@ class Servicer(EncryptorServicer):
         except KeyRequestError as error:
             await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
-        except CustodyAwayError as error:
-            await self._reject(context, grpc.StatusCode.UNAVAILABLE, str(error))
-            raise
-        except (MasterError, KeyFileError, TokenError) as error:
-            await self._reject(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except KeyCustodyError as error:
+            await self._reject(context, _status(error), str(error))
             raise
         except TimeoutError:
             await self._reject(context, grpc.StatusCode.DEADLINE_EXCEEDED, "waited too long")
@@ -181,6 +229,11 @@ class Servicer(EncryptorServicer):
         metrics.REJECTED.labels(code.name.lower()).inc()
         log.warning("call rejected", code=code.name, reason=reason)
         await context.abort(code, reason)
+
+
+def _status(error: KeyCustodyError) -> grpc.StatusCode:
+    away = isinstance(error, CustodyAwayError)
+    return grpc.StatusCode.UNAVAILABLE if away else grpc.StatusCode.FAILED_PRECONDITION
 
 
 def _deadline(context: Context) -> float:

@@ -17,6 +17,7 @@ from portcullis.keys.errors import (
     MasterError,
     TokenError,
 )
+from portcullis.keys.importkey import ImportKey
 from portcullis.keys.keyfile import FileMasters, init_masters
 from portcullis.keys.masters import (
     MASTER_ID,
@@ -33,6 +34,7 @@ __all__ = [
     "Custody",
     "CustodyAwayError",
     "FileMasters",
+    "ImportKey",
     "KeyCustodyError",
     "KeyFileError",
     "KeyLabel",

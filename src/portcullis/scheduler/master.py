@@ -6,7 +6,7 @@ Each step asks what is there and does what is missing, so that the same command
 goes on after a crash at any point.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
@@ -146,8 +146,3 @@ def recall_master(engine: Engine, encryptors: Sequence[EncryptorClient], master_
     note_key_event(engine, "master_recalled", master_id=master_id)
     for encryptor in encryptors:
         encryptor.change_master(_Change.RECALL, master_id)
-
-
-def masters_of(encryptors: Sequence[EncryptorClient]) -> Mapping[str, Sequence[pb.Master]]:
-    """The masters that each encryptor has at hand, by its address. Raises EncryptorError."""
-    return {encryptor.address: encryptor.info().masters for encryptor in encryptors}

@@ -1,13 +1,13 @@
 """Rows of `keys`: device keys by import, product key chains by the scheduler."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, RowMapping, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import record_key_event
-from portcullis.store.database import database_now, retried, writing
+from portcullis.store.database import database_now, writing
 from portcullis.store.schema import keys, products
 
 PURPOSES: Mapping[int, str] = {pb.SealedKey.DEVICE: "device", pb.SealedKey.PRODUCT: "product"}
@@ -24,34 +24,6 @@ def sealed_key(row: RowMapping) -> pb.SealedKey:
         master_id=row["master_id"],
         blob=row["sealed_key"],
     )
-
-
-@retried
-def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> int:
-    """Insert the keys of devices that have none; returns how many were new."""
-    with writing(engine) as connection:
-        now = database_now(connection)
-        present = set(
-            connection.execute(
-                select(keys.c.owner).where(
-                    keys.c.purpose == "device", keys.c.owner.in_([key.owner for key in sealed])
-                )
-            ).scalars()
-        )
-        new = {key.owner: key for key in reversed(sealed) if key.owner not in present}
-        if new:
-            connection.execute(
-                keys.insert(),
-                [key_row("device", key) | {"created_at": now} for key in new.values()],
-            )
-            record_key_event(
-                connection,
-                "device_keys_imported",
-                count=len(new),
-                lowest_device_id=str(min(new)),
-                highest_device_id=str(max(new)),
-            )
-        return len(new)
 
 
 def products_without_chain(engine: Engine) -> list[int]:

@@ -229,6 +229,21 @@ keys = Table(
     Index(None, "master_id"),
 )
 
+# keys import-devices: how far the import of a file has come. Written with the keys themselves.
+key_imports = Table(
+    "key_imports",
+    metadata,
+    Column("import_id", _ID, primary_key=True, autoincrement=True),
+    Column("file_sha256", _ascii(64), nullable=False),  # of the file as it came, in hex
+    Column("file_name", _exact(255), nullable=False),
+    Column("lines", BigInteger, nullable=False),  # of the decrypted file that are dealt with
+    Column("imported", BigInteger, nullable=False),
+    Column("present", BigInteger, nullable=False),  # the same key was there
+    Column("refused", BigInteger, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+)
+
 # emmg (scheduler tombstones what is over; cycler sets first_aired_at). A row is one part of a
 # state (message_id 0, part 1…) or one segment of a message or its withdrawal. A re-key keeps
 # first_aired_at, an order clears it.

@@ -1,6 +1,6 @@
 """The calling end of the encryptor's RPC, for threads (a channel may be shared by many)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -126,13 +126,33 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
         reply: pb.SealedKey = self._call("MakeChain", request)
         return reply
 
-    def import_device_keys(self, keys: Iterable[tuple[int, bytes]]) -> list[pb.SealedKey]:
-        """Have (device_id, key in clear) pairs sealed, in order."""
-        request = pb.ImportRequest(
-            keys=[pb.DeviceKey(device_id=device_id, key=key) for device_id, key in keys]
+    def import_vendor_file(
+        self, shares: Iterable[bytes], skip_lines: int
+    ) -> Iterator[pb.ImportedKeys]:
+        """Have a vendor key file read and its keys sealed; batches come as they are done.
+
+        Only the encryptor asked first is asked: what it had of the file is lost with it.
+        """
+        place = self._preferred
+
+        def requests() -> Iterator[pb.VendorFile]:
+            yield pb.VendorFile(skip_lines=skip_lines)
+            for share in shares:
+                yield pb.VendorFile(data=share)
+
+        try:
+            # No deadline: it takes as long as the file is, and as its reader takes.
+            yield from self._stubs[place].ImportDeviceKeys(requests())
+        except grpc.RpcError as error:
+            raise self._error(place, error) from error
+
+    def same_keys(self, pairs: Iterable[tuple[pb.SealedKey, pb.SealedKey]]) -> list[str]:
+        """Why each (held, offered) pair is not the same device key twice; empty where it is."""
+        request = pb.SameKeysRequest(
+            pairs=[pb.SameKeysRequest.Pair(held=held, offered=offered) for held, offered in pairs]
         )
-        reply: pb.ImportReply = self._call("ImportDeviceKeys", request)
-        return list(reply.keys)
+        reply: pb.SameKeysReply = self._call("SameKeys", request)
+        return list(reply.errors)
 
     def rewrap(self, keys: Iterable[pb.SealedKey]) -> list[pb.Rewrapped]:
         """Have keys sealed anew under the current master; each answered on its own."""
@@ -168,12 +188,16 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
             try:
                 return getattr(self._stubs[place], call)(request, timeout=self._deadline_s)
             except grpc.RpcError as error:
-                # The error of a call is a grpc.Call too: it has a code and details.
-                code, details = error.code(), error.details()
-                reason = f"encryptor {self.addresses[place]}: {code.name.lower()}: {details}"
-                if code not in _WAITED_OUT:
-                    raise EncryptorError(reason) from error
-                reasons.append(reason)
+                reason = self._error(place, error)
+                if not isinstance(reason, EncryptorUnavailableError):
+                    raise reason from error
+                reasons.append(str(reason))
                 if self._preferred == place:
                     self._preferred = (place + 1) % count
         raise EncryptorUnavailableError("; ".join(reasons))
+
+    def _error(self, place: int, error: Any) -> EncryptorError:  # noqa: ANN401 (a grpc.Call too)
+        """What an encryptor's refusal or silence is to the caller."""
+        code, details = error.code(), error.details()
+        kind = EncryptorUnavailableError if code in _WAITED_OUT else EncryptorError
+        return kind(f"encryptor {self.addresses[place]}: {code.name.lower()}: {details}")

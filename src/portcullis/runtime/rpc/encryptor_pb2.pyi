@@ -131,25 +131,52 @@ class MakeChainRequest(_message.Message):
     last_epoch: int
     def __init__(self, product_id: _Optional[int] = ..., first_epoch: _Optional[int] = ..., last_epoch: _Optional[int] = ...) -> None: ...
 
-class DeviceKey(_message.Message):
-    __slots__ = ("device_id", "key")
-    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+class VendorFile(_message.Message):
+    __slots__ = ("data", "skip_lines")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SKIP_LINES_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    skip_lines: int
+    def __init__(self, data: _Optional[bytes] = ..., skip_lines: _Optional[int] = ...) -> None: ...
+
+class ImportedKey(_message.Message):
+    __slots__ = ("line", "key", "error")
+    LINE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
-    device_id: int
-    key: bytes
-    def __init__(self, device_id: _Optional[int] = ..., key: _Optional[bytes] = ...) -> None: ...
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    line: int
+    key: SealedKey
+    error: str
+    def __init__(self, line: _Optional[int] = ..., key: _Optional[_Union[SealedKey, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
-class ImportRequest(_message.Message):
-    __slots__ = ("keys",)
+class ImportedKeys(_message.Message):
+    __slots__ = ("keys", "lines", "bytes")
     KEYS_FIELD_NUMBER: _ClassVar[int]
-    keys: _containers.RepeatedCompositeFieldContainer[DeviceKey]
-    def __init__(self, keys: _Optional[_Iterable[_Union[DeviceKey, _Mapping]]] = ...) -> None: ...
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[ImportedKey]
+    lines: int
+    bytes: int
+    def __init__(self, keys: _Optional[_Iterable[_Union[ImportedKey, _Mapping]]] = ..., lines: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
-class ImportReply(_message.Message):
-    __slots__ = ("keys",)
-    KEYS_FIELD_NUMBER: _ClassVar[int]
-    keys: _containers.RepeatedCompositeFieldContainer[SealedKey]
-    def __init__(self, keys: _Optional[_Iterable[_Union[SealedKey, _Mapping]]] = ...) -> None: ...
+class SameKeysRequest(_message.Message):
+    __slots__ = ("pairs",)
+    class Pair(_message.Message):
+        __slots__ = ("held", "offered")
+        HELD_FIELD_NUMBER: _ClassVar[int]
+        OFFERED_FIELD_NUMBER: _ClassVar[int]
+        held: SealedKey
+        offered: SealedKey
+        def __init__(self, held: _Optional[_Union[SealedKey, _Mapping]] = ..., offered: _Optional[_Union[SealedKey, _Mapping]] = ...) -> None: ...
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    pairs: _containers.RepeatedCompositeFieldContainer[SameKeysRequest.Pair]
+    def __init__(self, pairs: _Optional[_Iterable[_Union[SameKeysRequest.Pair, _Mapping]]] = ...) -> None: ...
+
+class SameKeysReply(_message.Message):
+    __slots__ = ("errors",)
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    errors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, errors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RewrapRequest(_message.Message):
     __slots__ = ("keys",)
@@ -228,9 +255,11 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoReply(_message.Message):
-    __slots__ = ("masters", "clock_us")
+    __slots__ = ("masters", "clock_us", "import_recipient")
     MASTERS_FIELD_NUMBER: _ClassVar[int]
     CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    IMPORT_RECIPIENT_FIELD_NUMBER: _ClassVar[int]
     masters: _containers.RepeatedCompositeFieldContainer[Master]
     clock_us: int
-    def __init__(self, masters: _Optional[_Iterable[_Union[Master, _Mapping]]] = ..., clock_us: _Optional[int] = ...) -> None: ...
+    import_recipient: str
+    def __init__(self, masters: _Optional[_Iterable[_Union[Master, _Mapping]]] = ..., clock_us: _Optional[int] = ..., import_recipient: _Optional[str] = ...) -> None: ...

@@ -44,10 +44,15 @@ class EncryptorStub:
                 request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.MakeChainRequest.SerializeToString,
                 response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealedKey.FromString,
                 _registered_method=True)
-        self.ImportDeviceKeys = channel.unary_unary(
+        self.ImportDeviceKeys = channel.stream_stream(
                 '/portcullis.encryptor.v1.Encryptor/ImportDeviceKeys',
-                request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportRequest.SerializeToString,
-                response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportReply.FromString,
+                request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VendorFile.SerializeToString,
+                response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportedKeys.FromString,
+                _registered_method=True)
+        self.SameKeys = channel.unary_unary(
+                '/portcullis.encryptor.v1.Encryptor/SameKeys',
+                request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SameKeysRequest.SerializeToString,
+                response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SameKeysReply.FromString,
                 _registered_method=True)
         self.Rewrap = channel.unary_unary(
                 '/portcullis.encryptor.v1.Encryptor/Rewrap',
@@ -88,8 +93,15 @@ class EncryptorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ImportDeviceKeys(self, request, context):
-        """Take device keys in and give them back sealed.
+    def ImportDeviceKeys(self, request_iterator, context):
+        """Read a vendor key file, plain or encrypted (docs/vendor-keys.md), and give its keys back sealed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SameKeys(self, request, context):
+        """Whether two sealed device keys of one device are the same key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,10 +148,15 @@ def add_EncryptorServicer_to_server(servicer, server):
                     request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.MakeChainRequest.FromString,
                     response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealedKey.SerializeToString,
             ),
-            'ImportDeviceKeys': grpc.unary_unary_rpc_method_handler(
+            'ImportDeviceKeys': grpc.stream_stream_rpc_method_handler(
                     servicer.ImportDeviceKeys,
-                    request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportRequest.FromString,
-                    response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportReply.SerializeToString,
+                    request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VendorFile.FromString,
+                    response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportedKeys.SerializeToString,
+            ),
+            'SameKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.SameKeys,
+                    request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SameKeysRequest.FromString,
+                    response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SameKeysReply.SerializeToString,
             ),
             'Rewrap': grpc.unary_unary_rpc_method_handler(
                     servicer.Rewrap,
@@ -227,7 +244,34 @@ class Encryptor:
             _registered_method=True)
 
     @staticmethod
-    def ImportDeviceKeys(request,
+    def ImportDeviceKeys(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/portcullis.encryptor.v1.Encryptor/ImportDeviceKeys',
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.VendorFile.SerializeToString,
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportedKeys.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SameKeys(request,
             target,
             options=(),
             channel_credentials=None,
@@ -240,9 +284,9 @@ class Encryptor:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/portcullis.encryptor.v1.Encryptor/ImportDeviceKeys',
-            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportRequest.SerializeToString,
-            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.ImportReply.FromString,
+            '/portcullis.encryptor.v1.Encryptor/SameKeys',
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SameKeysRequest.SerializeToString,
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SameKeysReply.FromString,
             options,
             channel_credentials,
             insecure,
