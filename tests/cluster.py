@@ -222,6 +222,14 @@ class Cluster:
         self.heal()
         statements = [f"DELETE FROM `{name}`" for name in metadata.tables if name != "feed"]
         self.nodes[self.primary].client(";".join(statements), "portcullis")
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Wait until every replica has applied what the primary has committed."""
+        [row] = self.execute("SELECT @@gtid_binlog_pos AS p")
+        for name in self.nodes.keys() - {self.primary}:
+            [done] = self.execute(f"SELECT MASTER_GTID_WAIT('{row['p']}', 60) AS late", name)
+            assert done["late"] == 0, name
 
     def rebuild(self, name: str) -> None:
         """Give a server that cannot rejoin the primary's data, as failover.md says."""
@@ -251,6 +259,14 @@ class Cluster:
     def manage(self, *arguments: str) -> str:
         """Run `deploy/mariadb/cluster`; returns its output; raises AssertionError."""
         return _run([str(DEPLOY / "cluster"), str(self.shared), *arguments])
+
+    def await_replicas(self, count: int) -> None:
+        """Wait until so many replicas acknowledge; the test's time-out bounds it."""
+        while (
+            int(self.execute("SHOW STATUS LIKE 'Rpl_semi_sync_master_clients'")[0]["Value"])
+            != count
+        ):
+            time.sleep(0.02)  # the server has no event for it
 
     def execute(self, statement: str, name: str | None = None) -> Sequence[dict[str, Any]]:
         """Run one statement as root, on the primary where none is named."""

@@ -17,6 +17,7 @@ GRANT SELECT ON airings TO portcullis_gateway@'%';
 GRANT SELECT (device_id, first_aired_at) ON emms TO portcullis_gateway@'%';
 
 -- emmg: seals what is ordered; passes sealed keys on to the encryptor.
+GRANT SELECT ON alembic_version TO portcullis_emmg@'%';
 GRANT SELECT ON devices TO portcullis_emmg@'%';
 GRANT SELECT ON entitlements TO portcullis_emmg@'%';
 GRANT SELECT, UPDATE (sealed, withdrawal_sealed) ON messages TO portcullis_emmg@'%';
@@ -27,12 +28,14 @@ GRANT SELECT, INSERT, UPDATE ON airings TO portcullis_emmg@'%';
 GRANT SELECT, UPDATE (revision) ON feed TO portcullis_emmg@'%';
 
 -- cycler: airs; says when an EMM was first on air.
+GRANT SELECT ON alembic_version TO portcullis_cycler@'%';
 GRANT SELECT, UPDATE (first_aired_at) ON emms TO portcullis_cycler@'%';
 GRANT SELECT, UPDATE (first_aired_at) ON airings TO portcullis_cycler@'%';
 GRANT SELECT ON feed TO portcullis_cycler@'%';
 GRANT SELECT, INSERT, UPDATE ON leases TO portcullis_cycler@'%';
 
 -- scheduler: keys, re-seals, retention. Alone it deletes requests, once they are archived.
+GRANT SELECT ON alembic_version TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON `keys` TO portcullis_scheduler@'%';
 GRANT SELECT ON products TO portcullis_scheduler@'%';
 GRANT SELECT ON devices TO portcullis_scheduler@'%';

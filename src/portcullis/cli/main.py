@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dvbwire.ts import PacketSync, SectionReassembler, pid_of
 from portcullis.cli.context import Context, common_options, to_json
+from portcullis.cli.db import db
 from portcullis.cli.keys import keys
 from portcullis.cli.services import service_commands
 from portcullis.cli.up import up
@@ -58,6 +59,7 @@ for command in service_commands():
     cli.add_command(command)
 cli.add_command(up)
 cli.add_command(keys)
+cli.add_command(db)
 
 
 @cli.command()
