@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from portcullis.emm import State, derive_kek, open_set
@@ -127,6 +128,16 @@ def test_a_call_that_is_itself_at_fault_is_refused_for_good(client: EncryptorCli
     assert not isinstance(caught.value, EncryptorUnavailableError)
     with pytest.raises(EncryptorError, match="1001 items"):
         client.seal(CAS, [], [pb.SealItem()] * 1001)
+
+
+def test_a_request_that_cannot_be_read_is_the_callers_fault(client: EncryptorClient) -> None:
+    """INVALID_ARGUMENT, not an error of the server with a stack in its log."""
+    with grpc.insecure_channel(client.address) as channel:
+        seal = channel.unary_unary("/portcullis.encryptor.v1.Encryptor/Seal")
+        with pytest.raises(grpc.RpcError) as refused:
+            seal(b"\xff\xff\xff", timeout=10)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert client.info().clock_us
 
 
 def test_the_socket_is_for_this_user_alone(client: EncryptorClient) -> None:

@@ -16,6 +16,7 @@ from portcullis.encryptor.config import EncryptorConfig
 from portcullis.encryptor.metrics import CacheMetrics
 from portcullis.encryptor.sealer import Sealer
 from portcullis.encryptor.servicer import Servicer
+from portcullis.encryptor.unreadable import RefuseUnreadable
 from portcullis.keys import Custody, ImportKey
 from portcullis.runtime.config import ConfigError, ConfigSource
 from portcullis.runtime.rpc.client import MAX_MESSAGE_BYTES
@@ -51,13 +52,14 @@ async def main(source: ConfigSource) -> None:
 async def serving(servicer: Servicer, listen: str) -> AsyncIterator[grpc.aio.Server]:
     """Serve on `listen`; on leaving, calls under way have five seconds to end."""
     server = grpc.aio.server(
+        interceptors=[RefuseUnreadable()],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
             # Callers ping a connection that a call waits on, to know whether it is still there.
             ("grpc.http2.max_ping_strikes", 0),
-        ]
+        ],
     )
     add_EncryptorServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
     if listen.startswith(_UNIX):
