@@ -1,8 +1,10 @@
 """An upgrade in two steps: what runs before the roll-out, what after it, what is refused."""
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from portcullis.store import migrate as subject
@@ -36,6 +38,7 @@ def chain(home: Path, monkeypatch: pytest.MonkeyPatch, *phases: str) -> None:
         (versions / f"{number}.py").write_text(text)
     own.set_main_option("version_locations", str(versions))
     monkeypatch.setattr(subject, "alembic_config", lambda: own)
+    monkeypatch.setattr(subject, "_scripts", lambda: ScriptDirectory.from_config(own))
 
 
 def test_the_first_step_leaves_what_follows_the_roll_out(
@@ -75,3 +78,14 @@ def test_an_upgrade_is_not_begun_upon_an_unfinished_one(
     with pytest.raises(SchemaError, match="migration 2 of an earlier upgrade is missing"):
         migrate(engine, before_roll_out=True)
     assert not inspect(engine).has_table("t2")
+
+
+def test_the_migrations_since_the_last_release_can_be_run_in_two_steps() -> None:
+    """Each says when it runs, and none that runs before the roll-out waits for one after it."""
+    versions = "portcullis/store/migrations/versions/"
+    with ZipFile(Path(__file__).parents[1] / "faults" / "previous.zip") as release:
+        released = max(name for name in release.namelist() if name.startswith(versions))
+    scripts = ScriptDirectory.from_config(subject.alembic_config())
+    since = scripts.iterate_revisions("head", Path(released).name.partition("_")[0])
+    phases = [subject._phase(script) for script in since]
+    assert phases == sorted(phases)  # newest first: "after" before "before"
