@@ -37,6 +37,12 @@ monitor = "127.0.0.1:{monitor[2]}"
 encryptor = "unix:{home}/state/encryptor.sock"
 monitor = "127.0.0.1:{monitor[4]}"
 
+[auditor]
+dir = "{home}/state/audit"
+key_file = "{home}/state/keys/audit-signing-key.pem"
+anchors = ["dir:{home}/anchors"]
+monitor = "127.0.0.1:{monitor[6]}"
+
 [mux]
 listen = "127.0.0.1:{mux}"
 input = "file:{stream}"
@@ -117,7 +123,7 @@ class HeadEnd:
 
     def __init__(self, home: Path, stream: Path) -> None:
         self.home = home
-        gateway, mux, self.ts_port, *self.monitors = free_ports(9)
+        gateway, mux, self.ts_port, *self.monitors = free_ports(10)
         self.config = home / "state" / "portcullis.toml"
         self.config.write_text(
             CONFIG.format(

@@ -6,6 +6,7 @@ GRANT SELECT ON alembic_version TO portcullis_gateway@'%';
 GRANT SELECT, INSERT ON requests TO portcullis_gateway@'%';
 GRANT SELECT, INSERT ON transactions TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_gateway@'%';
+GRANT INSERT ON key_events TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON devices TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON entitlements TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON products TO portcullis_gateway@'%';
@@ -50,6 +51,13 @@ GRANT SELECT, UPDATE (revision) ON feed TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON leases TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT ON key_events TO portcullis_scheduler@'%';
+
+-- auditor: reads what it keeps a record of, and `portcullis audit reconcile` what is held.
+GRANT SELECT ON requests TO portcullis_auditor@'%';
+GRANT SELECT ON key_events TO portcullis_auditor@'%';
+GRANT SELECT ON chains TO portcullis_auditor@'%';
+GRANT SELECT ON devices TO portcullis_auditor@'%';
+GRANT SELECT ON entitlements TO portcullis_auditor@'%';
 
 -- keys: `portcullis keys …`.
 GRANT SELECT, INSERT, UPDATE ON `keys` TO portcullis_keys@'%';

@@ -2,10 +2,14 @@
 
 import subprocess
 import threading
+from pathlib import Path
 
 import pymysql
 import pytest
+from evidence_log import auditor, order, verify
 
+from portcullis.store.database import engine_for
+from portcullis.store.rights import active_rights
 from portcullis.store.schema import metadata
 from tests.cluster import DEPLOY, HOST, Cluster
 
@@ -29,6 +33,14 @@ DENIED_TO = [
     ("scheduler", "UPDATE entitlements SET ends_at = NULL"),
     ("scheduler", "DELETE FROM `keys`"),
     ("keys", "DELETE FROM `keys`"),
+    ("gateway", "DELETE FROM key_events"),
+    ("gateway", "DELETE FROM chains"),
+    ("scheduler", "DELETE FROM key_events"),
+    ("keys", "UPDATE key_events SET detail = ''"),
+    ("auditor", "SELECT owner FROM `keys`"),
+    ("auditor", "UPDATE requests SET body = ''"),
+    ("auditor", "DELETE FROM key_events"),
+    ("auditor", "INSERT INTO chains VALUES ()"),
     ("operator", "SELECT sealed_key FROM `keys`"),
     ("operator", "UPDATE devices SET active = 1"),
     ("operator", "DELETE FROM requests"),
@@ -195,6 +207,24 @@ def test_every_table_has_somebody_who_may_write_it(cluster: Cluster) -> None:
     )
     written = {row["t"] for row in rows}
     assert written >= metadata.tables.keys() - {"feed"}  # its one row comes with the schema
+
+
+def test_the_auditor_keeps_and_verifies_the_record_with_a_user_that_only_reads(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    gateway, reader = (
+        engine_for(cluster.url(f"portcullis_{name}")) for name in ("gateway", "auditor")
+    )
+    order(gateway, 1, 2)
+    one = auditor(reader, tmp_path)
+    assert one.follow() == 2
+    one.sign()
+    one.close()
+    report = verify(reader, tmp_path)
+    assert (report.findings, report.records) == ([], 2)
+    assert list(active_rights(reader)) == []
+    for engine in (gateway, reader):
+        engine.dispose()
 
 
 def test_the_scripts_have_no_flaw_that_shellcheck_knows() -> None:

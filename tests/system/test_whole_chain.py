@@ -87,6 +87,14 @@ def test_an_order_reaches_the_box(
         text=True,
     )
     assert verdict.stdout.strip() == ""
+    words = ["audit", "verify", "--state-dir", str(tmp_path / "state")]
+    verified = subprocess.run(
+        head_end.command(*words, "--json"), check=False, capture_output=True, text=True
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    said = json.loads(verified.stdout)
+    # adddevice, a grant, a message and its removal, removedevice, a product; key events
+    assert said["records"] >= 6 + 2
     logs = b"".join(path.read_bytes() for path in tmp_path.rglob("*.log"))
     logs += (tmp_path / "requests.jsonl").read_bytes()
     for box in json.loads((tmp_path / "devices.json").read_text()):

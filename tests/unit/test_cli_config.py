@@ -16,7 +16,17 @@ def test_every_key_is_in_the_document() -> None:
     answer = CliRunner().invoke(cli, ["config", "show"])
     shown = json.loads(answer.output)
     assert shown.keys() == {
-        *("database", "log", "gateway", "emmg", "encryptor", "cycler", "scheduler", "mux")
+        *(
+            "database",
+            "log",
+            "gateway",
+            "emmg",
+            "encryptor",
+            "cycler",
+            "scheduler",
+            "mux",
+            "auditor",
+        )
     }
     missing = [
         f"{section}.{key}"

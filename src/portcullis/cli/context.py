@@ -34,6 +34,7 @@ class Context:
     """The configuration as given, and how to answer."""
 
     config: Path | None = None
+    state_dir: Path | None = None
     as_json: bool = False
 
     def source(self) -> ConfigSource:
@@ -69,6 +70,27 @@ class Context:
         for row in rows:
             table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
         Console(file=sys.stdout).print(table)
+
+
+class Instant(click.ParamType[datetime]):
+    """An RFC 3339 time with its offset."""
+
+    name = "RFC3339"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 (click's own)
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> datetime:
+        """Read an RFC 3339 time with its offset."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not an RFC 3339 time", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} lacks an offset such as Z", param, ctx)
+        return moment
 
 
 def common_options(command: _F) -> _F:

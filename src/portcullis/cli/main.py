@@ -14,7 +14,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from dvbwire.ts import PacketSync, SectionReassembler, pid_of
-from portcullis.cli.context import Context, common_options, to_json
+from portcullis.auditor.config import AuditorConfig
+from portcullis.cli.audit import audit
+from portcullis.cli.clients import clients
+from portcullis.cli.context import Context, Instant, common_options, to_json
 from portcullis.cli.db import db
 from portcullis.cli.keys import keys
 from portcullis.cli.services import service_commands
@@ -25,12 +28,10 @@ from portcullis.cycler.config import CyclerConfig
 from portcullis.emm import EmmError, EmmHeader
 from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
-from portcullis.gateway.clients import add_client, list_clients
 from portcullis.gateway.config import GatewayConfig
 from portcullis.mux.config import MuxConfig
 from portcullis.runtime.config import ConfigSource, DatabaseConfig, LogConfig, Section
 from portcullis.runtime.errors import PortcullisError
-from portcullis.runtime.oauth import SCOPES, ClientRegister
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.store import migrate as schema_migrations
 from portcullis.store.schema import products as product_rows
@@ -44,6 +45,7 @@ SECTIONS: dict[str, Callable[[ConfigSource], Section]] = {
     "cycler": CyclerConfig.of,
     "scheduler": SchedulerConfig.of,
     "mux": MuxConfig.of,
+    "auditor": AuditorConfig.of,
 }
 
 
@@ -60,6 +62,8 @@ for command in service_commands():
 cli.add_command(up)
 cli.add_command(keys)
 cli.add_command(db)
+cli.add_command(audit)
+cli.add_command(clients)
 
 
 @cli.command()
@@ -115,43 +119,6 @@ def show(context: Context) -> None:
 
 
 @cli.group()
-def clients() -> None:
-    """API clients of the built-in token endpoint."""
-
-
-@clients.command("add")
-@click.argument("name")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(sorted(SCOPES)), required=True)
-@common_options
-@click.pass_obj
-def clients_add(context: Context, name: str, scopes: tuple[str, ...]) -> None:
-    """Add a client. Its secret is shown now and never again."""
-    client = add_client(GatewayConfig.of(context.source()), name, scopes)
-    context.show({"client_id": client.client_id, "client_secret": client.client_secret})
-
-
-@clients.command("list")
-@common_options
-@click.pass_obj
-def clients_list(context: Context) -> None:
-    """List the clients with their scopes."""
-    rows = list_clients(GatewayConfig.of(context.source()))
-    context.show_rows(rows, ("client_id", "name", "scopes"))
-
-
-@clients.command("remove")
-@click.argument("client_id")
-@common_options
-@click.pass_obj
-def clients_remove(context: Context, client_id: str) -> None:
-    """Remove a client. Tokens that it holds end by themselves."""
-    register = ClientRegister(Path(GatewayConfig.of(context.source()).oauth_dir))
-    if not register.remove(client_id):
-        raise click.BadParameter(f"no client {client_id}")
-    context.show({"removed": client_id})
-
-
-@cli.group()
 def products() -> None:
     """The catalogue of products."""
 
@@ -168,29 +135,10 @@ def products_list(context: Context) -> None:
         context.show_rows([dict(row) for row in rows], ("product_id", "name", "created_at"))
 
 
-class _Instant(click.ParamType[datetime]):
-    name = "RFC3339"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 (click's own)
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> datetime:
-        """Read an RFC 3339 time with its offset."""
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not an RFC 3339 time", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} lacks an offset such as Z", param, ctx)
-        return moment
-
-
 @cli.command()
 @click.option("--device", "device_id", type=int, help="Only this device.")
-@click.option("--since", type=_Instant(), help="From this time on.")
-@click.option("--until", type=_Instant(), help="Before this time.")
+@click.option("--since", type=Instant(), help="From this time on.")
+@click.option("--until", type=Instant(), help="Before this time.")
 @common_options
 @click.pass_obj
 def asrun(

@@ -18,7 +18,7 @@ from portcullis.cli.context import Context
 
 @contextmanager
 def progress_bar(
-    context: Context, what: str, total: int, *, unit: str = ""
+    context: Context, what: str, total: int | None, *, unit: str = ""
 ) -> Iterator[Callable[[int], None]]:
     """Show how far something is; the block is given a function that is told each step.
 

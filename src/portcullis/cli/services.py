@@ -17,6 +17,7 @@ ROOMS = {
     "cycler": "The carousel: sealed EMMs to the multiplexer, for ever.",
     "scheduler": "Rotates keys, re-seals, purges.",
     "mux": "A multiplexer for those without one.",
+    "auditor": "Keeps the hash-chained record of requests and key changes.",
 }
 """Every room, in no order of starting: `cli.up` has that."""
 

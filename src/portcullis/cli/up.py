@@ -2,25 +2,27 @@
 
 import csv
 import json
+import os
 import secrets
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from portcullis.cli.clients import register
 from portcullis.cli.context import Context, common_options
 from portcullis.cli.key_import import import_with_bar
 from portcullis.cli.keys import init_keys
 from portcullis.cli.supervisor import Child, Supervisor
-from portcullis.gateway.clients import add_client
 from portcullis.gateway.config import GatewayConfig
 from portcullis.runtime.config import ConfigSource
 from portcullis.store.migrate import migrate
 
-ORDER = ("encryptor", "mux", "scheduler", "emmg", "cycler", "gateway")
-"""Each starts when the one before is ready."""
+ORDER = ("auditor", "encryptor", "mux", "scheduler", "emmg", "cycler", "gateway")
+"""Each starts when the one before is ready; the auditor ends last, having seen it all."""
 
 CONFIG = """\
 # Made by `portcullis up`; edit it and start again. docs/configuration.md lists every key.
@@ -40,6 +42,11 @@ encryptor = "unix:{state}/encryptor.sock"
 
 [scheduler]
 encryptor = "unix:{state}/encryptor.sock"
+
+[auditor]
+dir = "{state}/audit"
+key_file = "{state}/keys/audit-signing-key.pem"
+anchors = ["dir:{state}/anchors"]
 
 [mux]
 outputs = ["udp://127.0.0.1:5000"]
@@ -62,6 +69,7 @@ MONITORS = {
     "cycler": 9104,
     "scheduler": 9105,
     "mux": 9106,
+    "auditor": 9108,
 }
 
 
@@ -88,11 +96,12 @@ def up(context: Context, state_dir: Path) -> None:
         context.config = state / "portcullis.toml"
         if not context.config.exists():
             context.config.write_text(CONFIG.format(state=state), encoding="utf-8")
+    os.environ.update(_auditor_defaults(state, context.source()))
     source = context.source()
     with context.database() as engine:
         migrate(engine)
     init_keys(source)
-    _first_client(state, source)
+    _first_client(state, context)
     supervisor = Supervisor([_child(name, state, context.config, source) for name in ORDER])
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -126,13 +135,34 @@ def _child(name: str, state: Path, config: Path, source: ConfigSource) -> Child:
     )
 
 
-def _first_client(state: Path, source: ConfigSource) -> None:
+def _auditor_defaults(state: Path, source: ConfigSource) -> dict[str, str]:
+    """The auditor's keys for a configuration that says nothing of it: with the other state.
+
+    Its monitoring port gives way to whatever has the default one.
+    """
+    if "auditor" in source.data:
+        return {}
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", MONITORS["auditor"]))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {
+        "PORTCULLIS_AUDITOR__DIR": str(state / "audit"),
+        "PORTCULLIS_AUDITOR__KEY_FILE": str(state / "keys" / "audit-signing-key.pem"),
+        "PORTCULLIS_AUDITOR__MONITOR": f"127.0.0.1:{port}",
+    }
+
+
+def _first_client(state: Path, context: Context) -> None:
     """Make the first API client, with every scope."""
     path = state / "client.json"
     if path.exists():
         return
-    gateway = GatewayConfig.of(source)
-    client = add_client(gateway, "first")
+    gateway = GatewayConfig.of(context.source())
+    client = register(context, "first")
     url = f"http://{gateway.listen}"
     path.touch(mode=0o600)
     path.write_text(

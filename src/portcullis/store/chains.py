@@ -53,6 +53,7 @@ def begin_series(connection: Connection) -> None:
             select(func.max(chains.c.series)).where(chains.c.writer == writer)
         ).scalar_one()
         _begin(connection, writer, max(newest + 1, int(now.timestamp())), now, 0)
+    record_key_event(connection, "database_restored")
 
 
 def _begin(connection: Connection, writer: str, series: int, now: datetime, seq: int) -> int:
