@@ -25,6 +25,7 @@ from dvbwire.simulcrypt import (
 )
 from portcullis.store.database import database_now
 from portcullis.store.schema import airings, emms, feed
+from tests.unit.cycler_emms import section_of
 
 PROGRAM = """
 import sys
@@ -226,7 +227,6 @@ async def running_cycler(
 
 def seal(connection: Connection, device_id: int, *, number: int = 1, aired: bool = False) -> int:
     """Do what the EMMG does in its last transaction; returns the revision."""
-    payload = device_id.to_bytes(5) + number.to_bytes(8) + bytes(60)
     revision: int = connection.execute(select(feed.c.revision).with_for_update()).scalar_one() + 1
     now = database_now(connection)
     key = {"device_id": device_id, "message_id": 0}
@@ -241,7 +241,7 @@ def seal(connection: Connection, device_id: int, *, number: int = 1, aired: bool
             cause="order",
             covers=number,
             revision=revision,
-            section=bytes((0x82, 0x70, len(payload))) + payload,
+            section=section_of(device_id, number, 76),
             sealed_at=now,
             first_aired_at=datetime(2026, 1, 1, tzinfo=UTC) if aired else None,
         )

@@ -3,9 +3,14 @@
 from portcullis.store.feed import AirableEmm
 
 
-def section_of(payload: bytes) -> bytes:
-    """A section of table_id 0x82 with this payload."""
-    return bytes((0x82, 0x70 | len(payload) >> 8, len(payload) & 0xFF)) + payload
+def section_of(
+    device_id: int, number: int, size: int, place: int = 0x11, *, message: bool = False
+) -> bytes:
+    """A section of `size` bytes: the header of docs/emm-format.md, with part and parts; zeros."""
+    length = 0x7000 | (size - 3)
+    kind = bytes((0x12 if message else 0x11, place))
+    header = b"\x82" + length.to_bytes(2) + device_id.to_bytes(5) + kind
+    return header + bytes(2) + number.to_bytes(4) + bytes(size - 16)
 
 
 def emm_row(
@@ -14,7 +19,7 @@ def emm_row(
     part: int = 1,
     *,
     parts: int = 1,
-    number: int = 1,
+    number: int | None = None,
     revision: int | None = None,
     cause: str = "order",
     size: int = 100,
@@ -24,7 +29,9 @@ def emm_row(
     ordered_at: float | None = None,
 ) -> AirableEmm:
     """A row of `emms`, by default a new order's."""
-    payload = device_id.to_bytes(5) + number.to_bytes(8) + bytes(size - 16)
+    if number is None:
+        number = message_id or 1
+    place = 0x11 if message_id else part << 4 | parts
     return AirableEmm(
         device_id=device_id,
         message_id=message_id,
@@ -35,7 +42,7 @@ def emm_row(
         cause=cause,
         revision=number if revision is None else revision,
         tombstone=False,
-        section=section_of(payload),
+        section=section_of(device_id, number, size, place, message=bool(message_id)),
         starts_at=starts_at,
         ends_at=ends_at,
         first_aired_at=first_aired_at,

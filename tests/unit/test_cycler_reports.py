@@ -8,6 +8,7 @@ from portcullis.cycler.reports import AsRunReports, FirstAiringReports
 from portcullis.store.database import engine_for
 from portcullis.store.feed import FirstAiring
 from portcullis.store.migrate import migrate
+from tests.unit.test_cycler_asrun import headers_of
 
 
 def test_first_airings_wait_for_the_database(tmp_path: Path) -> None:
@@ -26,11 +27,11 @@ def test_transmissions_wait_for_the_disk(tmp_path: Path) -> None:
     """In their order, with what was aired meanwhile behind them."""
     (tmp_path / "s").write_text("in the way")
     reports = AsRunReports(AsRunWriter(tmp_path / "s", 90, 1 << 30))
-    reports.batch.add(1_000_000, 7, 0, 1, 1, 100)
+    reports.batch.add(1_000_000, headers_of(7))
     asyncio.run(reports.flush())
     assert reports.counts["errors"] == 1
     (tmp_path / "s").unlink()
-    reports.batch.add(2_000_000, 8, 0, 1, 1, 100)
+    reports.batch.add(2_000_000, headers_of(8))
     asyncio.run(reports.flush())
     reports.writer.close()
     assert [record.device_id for record in query(tmp_path)] == [7, 8]

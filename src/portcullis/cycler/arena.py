@@ -1,162 +1,318 @@
-"""A million EMMs in flat columns: bytes and numbers by slot, no object per EMM. Pure.
+"""A million EMMs in flat memory: bytes by size, numbers by slot, no object per EMM. Pure.
 
-A slot holds the EMM's first packet, ready for a packet-mode channel, on the
-null PID: PID and continuity counter belong to the multiplexer. The few EMMs
-of more than 183 bytes have their second packet in `_overflow`.
+Sections of one size lie side by side in one slab. What a section's header says
+(docs/emm-format.md: address, number) is read there and kept nowhere else; a
+row that says otherwise than its section is refused. Packets are made when an
+EMM is aired, on the null PID: PID and continuity counter belong to the
+multiplexer.
 """
 
-from array import array
-from math import inf, nan
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
 
-from dvbwire.ts import NULL_PID, PACKET_SIZE, packetize_section
+import numpy as np
+from numpy.typing import NDArray
+
+from dvbwire.ts import NULL_PID, PACKET_SIZE
+from portcullis.cycler.columns import Column
+from portcullis.cycler.errors import NotAirableError
+from portcullis.cycler.index import KeyIndex, key_hash, key_hashes
 from portcullis.store.feed import AirableEmm, EmmKey
 
+MAX_SECTION_BYTES = 256
+_HEADER_BYTES = 16
 _SECTION_START = 5  # packet header and pointer_field
 _IN_FIRST = PACKET_SIZE - _SECTION_START
+_SIZE, _IS_MESSAGE = 0x1FF, 0x200
+Slots = NDArray[np.int64]
+
+_FIRST_HEAD = np.frombuffer(bytes((0x47, 0x40 | NULL_PID >> 8, NULL_PID & 0xFF, 0x10, 0)), np.uint8)
+_SECOND_HEAD = np.frombuffer(bytes((0x47, NULL_PID >> 8, NULL_PID & 0xFF, 0x11)), np.uint8)
+
+
+class Headers(NamedTuple):
+    """What the as-run log notes of EMMs, by column; `message`: 0 for a state."""
+
+    device: NDArray[np.int64]
+    message: NDArray[np.int64]
+    part: NDArray[np.int64]
+    number: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+
+class _Slab:
+    """Sections of one size, by place."""
+
+    def __init__(self, size: int) -> None:
+        self.sections = Column(np.uint8, size)
+        self._used = 0
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        """A place for one section."""
+        if self._free:
+            return self._free.pop()
+        self._used += 1
+        self.sections.reserve(self._used)
+        return self._used - 1
+
+    def take_many(self, count: int) -> NDArray[np.int64]:
+        """Places for many, at the end."""
+        self._used += count
+        self.sections.reserve(self._used)
+        return np.arange(self._used - count, self._used)
+
+    def give_back(self, place: int) -> None:
+        """Have a place filled with another section some time."""
+        self._free.append(place)
 
 
 class Arena:
-    """Slots by key; removed slots are used again.
-
-    Attributes, all by slot:
-        device, message, part, parts, number, covers, revision: as in the row.
-        size: bytes of the section.
-        cost: packets of the section.
-        starts_at, ends_at: Unix seconds; -inf and inf where the row has none.
-        first_aired: Unix seconds; nan while it has not been aired.
-        used: 1 when the slot holds an EMM, 0 when it is free.
-        told: 1 when the database knows of (or has been queued) the first airing.
-    """
+    """Slots by key; removed slots are used again."""
 
     def __init__(self) -> None:
-        self.device = array("q")
-        self.message = array("q")
-        self.part = array("B")
-        self.parts = array("B")
-        self.number = array("q")
-        self.covers = array("q")
-        self.revision = array("q")
-        self.size = array("H")
-        self.cost = array("B")
-        self.starts_at = array("d")
-        self.ends_at = array("d")
-        self.first_aired = array("d")
-        self.told = array("B")
-        self.used = array("B")
-        self._packets = bytearray()
-        self._overflow: dict[int, bytes] = {}
-        self._waiting_since: dict[int, float] = {}
-        self._slots: dict[int, int] = {}
+        self._slabs: dict[int, _Slab] = {}
+        self._place = Column(np.uint32)
+        self._size = Column(np.uint16)  # bytes of the section, and _IS_MESSAGE; 0: a free slot
+        self._part = Column(np.uint8)
         self._free: list[int] = []
+        self._used = 0
+        self._index = KeyIndex(lambda slots: key_hashes(*self.headers(slots)[:3]))
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._index)
 
     @property
     def capacity(self) -> int:
         """Slots there are, in use or free."""
-        return len(self.device)
+        return self._used
 
     def find(self, key: EmmKey) -> int | None:
         """The slot of a key, None if it has none."""
-        return self._slots.get(_packed(key))
+        return self._index.find(key_hash(key), lambda slot: self.key(slot) == key)
 
     def key(self, slot: int) -> EmmKey:
         """The key of a slot in use."""
-        return (self.device[slot], self.message[slot], self.part[slot])
+        header = self._header(slot)
+        message_id = self.number(slot) if self._size.rows[slot] & _IS_MESSAGE else 0
+        return (int.from_bytes(header[3:8], "big"), message_id, int(self._part.rows[slot]))
 
     def keys(self) -> list[EmmKey]:
         """All keys."""
-        return [self.key(slot) for slot in self._slots.values()]
+        device, message, part, _, _ = self.headers(self.slots())
+        return list(zip(device.tolist(), message.tolist(), part.tolist(), strict=True))
 
-    def add(self, emm: AirableEmm) -> int:
-        """Give a new key a slot; raises TsError if its section is none."""
-        packets = packetize_section(emm.section, NULL_PID)
-        slot = self._free.pop() if self._free else self._grow()
-        self._slots[_packed(emm.key)] = slot
-        self.used[slot] = 1
-        self.device[slot], self.message[slot], self.part[slot] = emm.key
-        self.first_aired[slot] = nan
-        self._put(slot, emm, packets)
-        return slot
+    def slots(self) -> Slots:
+        """All slots in use."""
+        return self._index.slots()
 
-    def replace(self, slot: int, emm: AirableEmm) -> None:
-        """Put other bytes into a slot; raises TsError if the section is none."""
-        self._put(slot, emm, packetize_section(emm.section, NULL_PID))
+    def number(self, slot: int) -> int:
+        """The sequence of a state, the id of a message."""
+        return int.from_bytes(self._header(slot)[12:16], "big")
 
-    def remove(self, slot: int) -> None:
-        """Free a slot."""
-        del self._slots[_packed(self.key(slot))]
-        self.used[slot] = 0
-        self._overflow.pop(slot, None)
-        self._waiting_since.pop(slot, None)
-        self._free.append(slot)
+    def cost(self, slot: int) -> int:
+        """Packets of the section."""
+        return 1 + int(self._bytes(slot) > _IN_FIRST)
 
-    def packets(self, slot: int) -> bytes:
-        """The EMM as transport packets on the null PID."""
-        start = slot * PACKET_SIZE
-        return bytes(self._packets[start : start + PACKET_SIZE]) + self._overflow.get(slot, b"")
+    def costs(self, slots: Slots) -> NDArray[np.int64]:
+        """Packets of the sections."""
+        return 1 + ((self._size.rows[slots] & _SIZE) > _IN_FIRST).astype(np.int64)
 
     def section(self, slot: int) -> bytes:
         """The EMM as a section."""
-        start, size = slot * PACKET_SIZE + _SECTION_START, self.size[slot]
-        first = bytes(self._packets[start : start + min(size, _IN_FIRST)])
-        rest = self._overflow.get(slot, b"")
-        return first + rest[4 : 4 + size - len(first)]
+        section: bytes = self._rows(slot).tobytes()
+        return section
 
-    def set_is_told(self, slot: int) -> bool:
-        """Whether every part of the slot's set has had its first airing."""
-        device, message, number = self.device[slot], self.message[slot], self.number[slot]
-        for part in range(1, self.parts[slot] + 1):
-            other = self.find((device, message, part))
-            if other is None or self.number[other] != number or not self.told[other]:
-                return False
-        return True
+    def add(self, emm: AirableEmm) -> int:
+        """Give a new key a slot; raises NotAirableError."""
+        _check(emm)
+        slot = self._free.pop() if self._free else self._grow(1)
+        self._put(slot, emm)
+        self._part.rows[slot] = emm.part
+        self._index.add(key_hash(emm.key), slot)
+        return slot
 
-    def end_wait(self, slot: int) -> float | None:
-        """Since when (Unix seconds) a slot has waited for its first airing; then it no longer does.
+    def replace(self, slot: int, emm: AirableEmm) -> None:
+        """Put other bytes under a key that is there; raises NotAirableError."""
+        _check(emm)
+        if self._bytes(slot) == len(emm.section):
+            self._rows(slot)[:] = np.frombuffer(emm.section, np.uint8)
+        else:
+            self._give_back(slot)
+            self._put(slot, emm)
 
-        None: no order waits for it, or it has had its first airing.
+    def remove(self, slot: int) -> None:
+        """Free a slot."""
+        self._index.remove(key_hash(self.key(slot)), lambda other: other == slot)
+        self._give_back(slot)
+        self._size.rows[slot] = 0
+        self._free.append(slot)
+
+    def load(self, states: "StateSections") -> Slots:
+        """Give states whose keys are not there yet slots, in their order."""
+        size, starts = states.size, states.start
+        first = self._grow(len(size))
+        slots = np.arange(first, first + len(size))
+        raw = np.frombuffer(states.data, np.uint8)
+        for bytes_ in np.flatnonzero(np.bincount(size)).tolist():
+            mine = np.flatnonzero(size == bytes_)
+            slab = self._slabs.setdefault(bytes_, _Slab(bytes_))
+            places = slab.take_many(len(mine))
+            rows = raw[starts[mine][:, None] + np.arange(bytes_)]
+            slab.sections.rows[places[0] : places[-1] + 1] = rows
+            self._place.rows[slots[mine]] = places
+        self._size.rows[slots] = size
+        self._part.rows[slots] = states.part
+        self._index.add_all(key_hashes(states.device, np.zeros_like(size), states.part), slots)
+        return slots
+
+    def headers(self, slots: Slots) -> Headers:
+        """What the headers of EMMs say."""
+        head = np.empty((len(slots), _HEADER_BYTES), np.uint8)
+        for mine, rows in self._by_size(slots):
+            head[mine] = rows[:, :_HEADER_BYTES]
+        return self._read(slots, head)
+
+    def packets(self, slots: Slots) -> tuple[NDArray[np.uint8], Headers]:
+        """EMMs as transport packets in the order given, rows of 188 bytes; and their headers."""
+        costs = self.costs(slots)
+        first = np.cumsum(costs) - costs
+        packets = np.full((int(costs.sum()), PACKET_SIZE), 0xFF, np.uint8)
+        packets[first, :_SECTION_START] = _FIRST_HEAD
+        for mine, rows in self._by_size(slots):
+            size = rows.shape[1]
+            end = _SECTION_START + min(size, _IN_FIRST)
+            packets[first[mine], _SECTION_START:end] = rows[:, :_IN_FIRST]
+            if size > _IN_FIRST:
+                second = first[mine] + 1
+                start = len(_SECOND_HEAD)
+                packets[second, :start] = _SECOND_HEAD
+                packets[second, start : start + size - _IN_FIRST] = rows[:, _IN_FIRST:]
+        head = packets[first, _SECTION_START : _SECTION_START + _HEADER_BYTES]
+        return packets, self._read(slots, head)
+
+    def _read(self, slots: Slots, head: NDArray[np.uint8]) -> Headers:
+        size = self._size.rows[slots].astype(np.int64)
+        number = head[:, 12:16].copy().view(">u4")[:, 0].astype(np.int64)
+        device = head[:, 3].astype(np.int64) << 32
+        device |= head[:, 4:8].copy().view(">u4")[:, 0]
+        message = np.where(size & _IS_MESSAGE, number, 0)
+        part = self._part.rows[slots].astype(np.int64)
+        return Headers(device, message, part, number, size & _SIZE)
+
+    def sections(self, slots: Slots) -> list[bytes]:
+        """EMMs as sections in the order given."""
+        return [self.section(slot) for slot in slots.tolist()]
+
+    def _by_size(self, slots: Slots) -> Sequence[tuple[Slots, NDArray[np.uint8]]]:
+        """By size: which of `slots` have it, and their sections."""
+        sizes = self._size.rows[slots] & _SIZE
+        places = self._place.rows[slots]
+        found = []
+        for size in np.flatnonzero(np.bincount(sizes)).tolist():
+            mine = np.flatnonzero(sizes == size)
+            found.append((mine, self._slabs[size].sections.rows[places[mine]]))
+        return found
+
+    def _bytes(self, slot: int) -> int:
+        return int(self._size.rows[slot]) & _SIZE
+
+    def _header(self, slot: int) -> bytes:
+        header: bytes = self._rows(slot)[:_HEADER_BYTES].tobytes()
+        return header
+
+    def _rows(self, slot: int) -> NDArray[np.uint8]:
+        rows: NDArray[np.uint8] = self._slabs[self._bytes(slot)].sections.rows
+        row: NDArray[np.uint8] = rows[int(self._place.rows[slot])]
+        return row
+
+    def _grow(self, count: int) -> int:
+        first = self._used
+        self._used += count
+        for column in (self._place, self._size, self._part):
+            column.reserve(self._used)
+        return first
+
+    def _put(self, slot: int, emm: AirableEmm) -> None:
+        size = len(emm.section)
+        slab = self._slabs.setdefault(size, _Slab(size))
+        place = slab.take()
+        slab.sections.rows[place] = np.frombuffer(emm.section, np.uint8)
+        self._place.rows[slot] = place
+        self._size.rows[slot] = size | (_IS_MESSAGE if emm.message_id else 0)
+
+    def _give_back(self, slot: int) -> None:
+        self._slabs[self._bytes(slot)].give_back(int(self._place.rows[slot]))
+
+
+def _check(emm: AirableEmm) -> None:
+    """Raise NotAirableError unless the row holds a section that says what the row says."""
+    section = emm.section
+    size = len(section)
+    if not _HEADER_BYTES <= size <= MAX_SECTION_BYTES:
+        raise NotAirableError(f"a section of {size} bytes")
+    if ((section[1] & 0x0F) << 8 | section[2]) + 3 != size:
+        raise NotAirableError(f"section_length does not fit {size} bytes")
+    address, number = int.from_bytes(section[3:8], "big"), int.from_bytes(section[12:16], "big")
+    if (address, number) != (emm.device_id, emm.number) or emm.message_id not in (0, number):
+        raise NotAirableError(f"its section is number {number} for {address}")
+
+
+class StateSections(NamedTuple):
+    """Sections of states, one behind the other in `data`; of each: its place and its header."""
+
+    data: bytes
+    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+    device: NDArray[np.int64]
+    part: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, data: bytes, after: int, up_to: int) -> Self:
+        """Cut sections of the devices `after < device <= up_to` apart by their lengths.
+
+        Raises NotAirableError if one of them is none: which one cannot be told.
         """
-        return self._waiting_since.pop(slot, None)
+        places, at = [], 0
+        try:
+            while at < len(data):
+                places.append(at)
+                at += ((data[at + 1] & 0x0F) << 8 | data[at + 2]) + 3
+        except IndexError:
+            at = -1
+        start = np.array(places, np.int64)
+        size = np.diff(start, append=at)
+        raw = np.frombuffer(data + bytes(_HEADER_BYTES), np.uint8)
+        head = raw[start[:, None] + np.arange(_HEADER_BYTES)].astype(np.int64)
+        device = head[:, 3:8] @ (1 << 8 * np.arange(4, -1, -1))
+        fits = (size >= _HEADER_BYTES) & (size <= MAX_SECTION_BYTES)
+        if at != len(data) or not (fits & (device > after) & (device <= up_to)).all():
+            raise NotAirableError(f"among the states of devices {after + 1} to {up_to}")
+        return cls(data, start, size, device, head[:, 9] >> 4)
 
-    def _grow(self) -> int:
-        for column in (
-            *(self.device, self.message, self.part, self.parts, self.number, self.covers),
-            *(self.revision, self.size, self.cost, self.told, self.used),
-        ):
-            column.append(0)
-        for times in (self.starts_at, self.ends_at, self.first_aired):
-            times.append(nan)
-        self._packets += bytes(PACKET_SIZE)
-        return self.capacity - 1
+    def rows(self, first_aired_at: float) -> Iterator[AirableEmm]:
+        """The same as rows of `emms`, for one that is there already; first aired then."""
+        columns = (self.start, self.size, self.device, self.part)
+        for start, size, device_id, part in zip(*(one.tolist() for one in columns), strict=True):
+            section = self.data[start : start + size]
+            yield AirableEmm(
+                device_id=device_id,
+                message_id=0,
+                part=part,
+                parts=section[9] & 0x0F,
+                number=int.from_bytes(section[12:16], "big"),
+                covers=0,
+                cause="",
+                revision=0,
+                tombstone=False,
+                section=section,
+                starts_at=None,
+                ends_at=None,
+                first_aired_at=first_aired_at,
+                ordered_at=None,
+            )
 
-    def _put(self, slot: int, emm: AirableEmm, packets: list[bytes]) -> None:
-        self.parts[slot] = emm.parts
-        self.number[slot] = emm.number
-        self.covers[slot] = emm.covers
-        self.revision[slot] = emm.revision
-        self.size[slot] = len(emm.section)
-        self.cost[slot] = len(packets)
-        self.starts_at[slot] = -inf if emm.starts_at is None else emm.starts_at
-        self.ends_at[slot] = inf if emm.ends_at is None else emm.ends_at
-        self.told[slot] = emm.first_aired_at is not None
-        if emm.first_aired_at is not None:
-            self.first_aired[slot] = emm.first_aired_at
-        if emm.first_aired_at is None and emm.ordered_at is not None:
-            self._waiting_since[slot] = max(emm.ordered_at, self.starts_at[slot])
-        else:
-            self._waiting_since.pop(slot, None)
-        first, *rest = packets
-        start = slot * PACKET_SIZE
-        self._packets[start : start + PACKET_SIZE] = first
-        if rest:
-            self._overflow[slot] = b"".join(rest)
-        else:
-            self._overflow.pop(slot, None)
-
-
-def _packed(key: EmmKey) -> int:
-    """One small integer for a key: a tuple of three would cost three times the memory."""
-    device_id, message_id, part = key
-    return message_id << 48 | device_id << 8 | part
+    def without(self, these: NDArray[np.bool_]) -> Self:
+        """The others."""
+        columns = (self.start, self.size, self.device, self.part)
+        return type(self)(self.data, *(column[~these] for column in columns))

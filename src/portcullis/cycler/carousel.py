@@ -1,34 +1,46 @@
 """What is aired next (docs/carousel.md). Pure: clocks come as arguments.
 
-Queue 0 holds first airings and goes before everything. Queue i + 1 is the
-ring of class i: its period is one for all, so due order is queue order and
-the next EMM of a class is the head of its ring. `now` is any monotonic clock
-(seconds); `wall` is Unix time by the database's clock.
+Ring 1 holds first airings and goes before everything. Ring i + 2 is that of
+class i: its period is one for all, so due order is queue order and what is
+due is the head of its queue. An EMM is in one ring, or waits for its window.
+`now` is any monotonic clock (seconds); `wall` is Unix time by the database's
+clock.
 """
 
-import heapq
-from array import array
 from collections.abc import Sequence
-from math import inf, isnan, nan
+from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis.cycler.arena import Arena
+from portcullis.cycler.arena import Arena, StateSections
+from portcullis.cycler.columns import Column
 from portcullis.cycler.config import AiringClass
-from portcullis.cycler.rings import END, NONE, Rings
+from portcullis.cycler.first_airings import FirstAirings
+from portcullis.cycler.records import (
+    OF_THE_EMM,
+    Records,
+    Slots,
+    each,
+    record_of,
+    settled,
+    settled_states,
+)
+from portcullis.cycler.rings import NONE, Due, Rings
+from portcullis.cycler.shares import Shares
+from portcullis.cycler.windows import Windows
 from portcullis.store.feed import AirableEmm, EmmKey, FirstAiring
 
-_FIRST = 0
-_MAX_CREDIT = 64.0  # packets a class may claim at once after first airings went before it
+_FIRST = 1
+_CLASSES = 2  # the ring of class 0
 _SMOOTHING = 0.02  # of the stretch: about the last 50 airings
 
 
 class Picks(NamedTuple):
     """What to air now, in order, and which of it the database is to hear of."""
 
-    slots: list[int]
+    slots: Slots
     packets: int
     first_airings: list[FirstAiring]
 
@@ -37,9 +49,10 @@ class Carousel:
     """All EMMs of one stream.
 
     Attributes:
-        arena: bytes and numbers by slot.
+        arena: the EMMs by slot.
         position: key last aired from the last class, to start behind after a restart.
         aired: by class: EMMs aired; first airings are in `first_aired`.
+        walk_s: how long after its first airing an EMM is in the last class, all being on time.
     """
 
     def __init__(self, classes: Sequence[AiringClass]) -> None:
@@ -49,36 +62,58 @@ class Carousel:
         self.first_aired = 0
         self._classes = tuple(classes)
         self._rings = Rings(len(classes) + 1)
-        self._airings = array("H")  # in the present class, by slot
-        self._credit = [0.0] * len(classes)
+        self._shares = Shares(classes)
         self._late = [0.0] * len(classes)
-        self._waiting: list[tuple[float, int]] = []
+        self._windows = Windows()
+        self._first_airings = FirstAirings(self.arena, self._rings, self._windows)
+        self._seen: Column | None = None
+        self._is_first_load = False
+        self._walk = _walk(classes)
+        self.walk_s = max((ends for _, _, ends, _ in self._walk), default=0.0)
 
     def upsert(self, emm: AirableEmm, now: float, wall: float) -> None:
-        """Take a new or changed EMM; raises TsError if its section is none.
+        """Take a new or changed EMM; raises NotAirableError.
 
         A new order goes to first airing. A re-key or re-seal replaces the bytes and keeps the
         EMM's class and due time.
         """
-        arena, rings = self.arena, self._rings
-        slot = arena.find(emm.key)
+        slot = self.arena.find(emm.key)
+        starts_at = np.array([-inf if emm.starts_at is None else emm.starts_at])
         if slot is None:
-            slot = arena.add(emm)
-            if slot == len(self._airings):
-                self._airings.append(0)
-                rings.grow(slot + 1)
-            self._admit(slot, now, wall)
+            slot = self.arena.add(emm)
+            self._take_in(np.array([slot]))
+            self._admit(record_of(slot, emm, nan), starts_at, now, wall)
             return
-        if arena.revision[slot] == emm.revision and arena.section(slot) == emm.section:
+        self._see(slot)
+        if self.arena.section(slot) == emm.section:
             return
-        arena.replace(slot, emm)
+        self.arena.replace(slot, emm)
         is_order = emm.cause == "order" and emm.first_aired_at is None
-        if is_order:
-            arena.first_aired[slot] = nan
-        waits = rings.ring[slot] == NONE
-        if waits or arena.starts_at[slot] > wall or (is_order and rings.ring[slot] != _FIRST):
-            rings.unlink(slot)
-            self._admit(slot, now, wall)
+        record = record_of(
+            slot, emm, nan if is_order else self._first_airings.details(slot)["first_aired"][0]
+        )
+        ring = self._rings.ring_of(slot)
+        if ring == NONE or starts_at[0] > wall or (is_order and ring != _FIRST):
+            self._unlink(slot)
+            self._admit(record, starts_at, now, wall)
+        elif ring == self._rings.last:
+            record["since"] = nan  # no order has waited: it was aired long ago
+            self._rings.record(slot)["ends"] = record["ends"]
+            self._first_airings.settle(record)
+        else:
+            held = self._rings.record(slot)
+            for name in OF_THE_EMM:
+                held[name] = record[name]
+
+    def settle(self, states: StateSections, now: float, wall: float) -> None:
+        """Take states that were first aired at least `walk_s` ago."""
+        if not self._is_first_load:
+            known = [self._refresh(one, now, wall) for one in states.rows(wall - self.walk_s)]
+            states = states.without(np.array(known, np.bool_))
+        slots = self.arena.load(states)
+        self._take_in(slots)
+        last = self._rings.last
+        self._rings.push(last, settled_states(slots), self._after(last, now, len(slots)))
 
     def remove(self, key: EmmKey) -> None:
         """Forget an EMM, if it is there."""
@@ -86,30 +121,41 @@ class Carousel:
         if slot is not None:
             self._discard(slot)
 
+    def begin_load(self) -> None:
+        """From now on note which EMMs are heard of; each device's come together."""
+        self._is_first_load = not len(self.arena)
+        self._seen = Column(np.uint8)
+        self._seen.reserve(self.arena.capacity)
+
+    def end_load(self) -> None:
+        """Forget every EMM that was not heard of since `begin_load`."""
+        if self._seen is not None:
+            seen, self._seen, self._is_first_load = self._seen, None, False
+            slots = self.arena.slots()
+            for slot in slots[seen.rows[slots] == 0].tolist():
+                self._discard(slot)
+
     def take(self, packets: int, now: float, wall: float) -> Picks:
         """Choose what to air of at most `packets`; what is chosen counts as aired."""
-        arena, rings = self.arena, self._rings
-        self._start_waiting(now, wall)
-        picks = Picks([], 0, [])
-        left = packets
-        while left > 0:
-            ring, due = self._choose(now)
-            if ring == NONE:
-                break
-            slot = rings.head[ring]
-            if arena.ends_at[slot] <= wall:
-                self._discard(slot)
-                continue
-            cost = arena.cost[slot]
-            if cost > left:
-                break
-            left -= cost
-            self._pay(ring, due, cost)
-            picks.slots.append(slot)
-            if not arena.told[slot]:
-                picks.first_airings.append(self._tell(slot, wall))
-            self._move_on(ring, slot, now)
-        return picks._replace(packets=packets - left)
+        self._rings.tidy(now)
+        for record in self._windows.opened(wall):
+            self._admit(record, np.array([-inf]), now, wall)
+        first = self._due(_FIRST, packets, now, wall)
+        served = [(_FIRST, first, len(first.records))]
+        left = 0 if first.is_blocked else packets - first.packets
+        served += self._choose(left, first.packets, now, wall)
+        slots: list[Slots] = []
+        told: list[FirstAiring] = []
+        spent = 0
+        for ring, due, count in served:
+            if count:
+                records = due.records[:count]
+                slots.append(records["slot"].astype(np.int64))
+                spent += int(due.cost[count - 1])
+                told += self._first_airings.tell(ring, records, wall)
+                self._rings.pop(ring, due, count)
+                self._move_on(ring, records, now)
+        return Picks(np.concatenate(slots) if slots else np.empty(0, np.int64), spent, told)
 
     def next_due(self, wall_ahead: float = 0.0) -> float:
         """When `take` next has something, on the monotonic clock; -inf: now, inf: nothing.
@@ -117,33 +163,29 @@ class Carousel:
         Args:
             wall_ahead: wall clock minus monotonic clock, for EMMs whose window lies ahead.
         """
-        rings = self._rings
-        if rings.head[_FIRST] != END:
+        if self._rings.sizes[_FIRST]:
             return -inf
-        moments = [rings.due[head] for head in rings.head if head != END]
-        if self._waiting:
-            moments.append(self._waiting[0][0] - wall_ahead)
-        return min(moments, default=inf)
+        due = min(self._rings.head_due(ring) for ring in self._class_rings())
+        return min(due, self._windows.next_start - wall_ahead)
 
     def size(self, class_index: int) -> int:
         """How many EMMs are in a class."""
-        return self._rings.size[class_index + 1]
+        return self._rings.sizes[class_index + _CLASSES]
 
     @property
     def first_waiting(self) -> list[EmmKey]:
         """The keys that wait for their first airing."""
-        return [self.arena.key(slot) for slot in self._rings.slots(_FIRST)]
+        return [self.arena.key(slot) for slot in self._rings.live(_FIRST)["slot"].tolist()]
 
     @property
     def first_size(self) -> int:
         """How many EMMs wait for their first airing."""
-        return self._rings.size[_FIRST]
+        return self._rings.sizes[_FIRST]
 
     def stretch(self, class_index: int, now: float) -> float:
         """The actual period of a class over the configured one; 1.0 when all is on time."""
         every = self._classes[class_index].every
-        head = self._rings.head[class_index + 1]
-        overdue = 0.0 if head == END else now - self._rings.due[head]
+        overdue = now - self._rings.head_due(class_index + _CLASSES)
         return (every + max(self._late[class_index], overdue, 0.0)) / every
 
     def aired_elsewhere(
@@ -151,13 +193,19 @@ class Carousel:
     ) -> None:
         """Hear that another cycler has aired an EMM first: it need not be first here."""
         slot = self.arena.find(key)
-        if slot is not None and self.arena.revision[slot] == revision:
-            self.arena.first_aired[slot] = first_aired
-            self.arena.told[slot] = 1
-            self.arena.end_wait(slot)
-            if self._rings.ring[slot] == _FIRST:
-                self._rings.unlink(slot)
-                self._admit(slot, now, wall)
+        if slot is None:
+            return
+        details = self._first_airings.details(slot)
+        if details["revision"][0] != revision or details["told"][0]:
+            return
+        details["first_aired"], details["told"], details["since"] = first_aired, 1, nan
+        ring = self._rings.ring_of(slot)
+        if ring == self._rings.last:
+            self._first_airings.settle(details)
+        elif ring == _FIRST:
+            record = details.copy()
+            self._unlink(slot)
+            self._admit(record, np.array([-inf]), now, wall)
 
     def place(self, now: float, wall: float, position: EmmKey) -> None:
         """Sort every EMM in as if it had been aired on time all along, after a start or takeover.
@@ -165,151 +213,158 @@ class Carousel:
         The class follows from the time since the first airing; the last class is spread over its
         period, by key, starting behind `position`.
         """
-        arena = self.arena
         rings = self._rings
+        walking = np.concatenate([rings.live(ring) for ring in range(_FIRST, rings.last)])
+        steady = rings.live(rings.last)
         rings.clear()
-        self._waiting.clear()
-        used = np.frombuffer(arena.used, np.bool_)
-        starts_at = np.frombuffer(arena.starts_at, np.float64)
-        first_aired = np.frombuffer(arena.first_aired, np.float64)
-        ahead = used & (starts_at > wall)
-        for slot in np.flatnonzero(ahead).tolist():
-            heapq.heappush(self._waiting, (arena.starts_at[slot], slot))
-        never = np.flatnonzero(used & ~ahead & np.isnan(first_aired))
-        revision = np.frombuffer(arena.revision, np.int64)
-        never = never[np.argsort(revision[never], kind="stable")]
-        rings.fill(_FIRST, never, np.full(len(never), now))
-        rest = np.flatnonzero(used & ~ahead & ~np.isnan(first_aired))
-        self._place_by_age(rest, np.maximum(wall - first_aired[rest], 0.0), now, position)
-
-    def _place_by_age(
-        self, slots: NDArray[np.int64], age: NDArray[np.float64], now: float, position: EmmKey
-    ) -> None:
-        begins = 0.0
-        airings = np.frombuffer(self._airings, np.uint16)
-        for index, one in enumerate(self._classes[:-1]):
-            begun = int(index == 0)  # the first airing is the first one of the first class
-            ends = begins + ((one.airings or 0) - begun) * one.every
+        never = np.isnan(walking["first_aired"])
+        first = walking[never]
+        first = first[np.argsort(first["revision"], kind="stable")]
+        rings.push(_FIRST, first, np.full(len(first), now))
+        rest = walking[~never]
+        age = np.maximum(wall - rest["first_aired"], 0.0)
+        for index, begins, ends, begun in self._walk:
             here = (age >= begins) & (age < ends)
-            times = np.floor((age[here] - begins) / one.every)
-            due = now + begins + (times + 1) * one.every - age[here]
+            every, passed = self._classes[index].every, age[here] - begins
+            times = np.floor(passed / every)
+            records = rest[here]
+            records["airings"] = times + begun
+            due = now + (times + 1) * every - passed
             order = np.argsort(due, kind="stable")
-            self._rings.fill(index + 1, slots[here][order], due[order])
-            airings[slots[here]] = times.astype(np.uint16) + begun
-            begins = ends
-        steady = slots[age >= begins]
-        arena = self.arena
-        device = np.frombuffer(arena.device, np.int64)[steady]
-        message = np.frombuffer(arena.message, np.int64)[steady]
-        part = np.frombuffer(arena.part, np.uint8)[steady]
+            rings.push(index + _CLASSES, records[order], due[order])
+        arrived = rest[age >= self.walk_s]
+        for one in each(arrived[arrived["told"] == 0]):
+            self._first_airings.settle(one)
+        self._spread(np.concatenate([steady, settled(arrived)]), now, position)
+
+    def _spread(self, steady: Records, now: float, position: EmmKey) -> None:
+        """Fill the last class, due evenly over its period, by key from behind `position`."""
+        device, message, part, _, _ = self.arena.headers(steady["slot"])
         order = np.lexsort((part, message, device))
         d, m, p = position
         behind = (device > d) | ((device == d) & ((message > m) | ((message == m) & (part > p))))
         order = np.roll(order, int(behind.sum()))
         every = self._classes[-1].every
         due = now + every * np.arange(len(steady)) / max(len(steady), 1)
-        self._rings.fill(len(self._classes), steady[order], due)
+        self._rings.push(self._rings.last, steady[order], due)
 
-    def _admit(self, slot: int, now: float, wall: float) -> None:
-        """Put a slot that is in no queue where it belongs."""
-        starts_at = self.arena.starts_at[slot]
-        if starts_at > wall:
-            heapq.heappush(self._waiting, (starts_at, slot))
-        elif isnan(self.arena.first_aired[slot]):
-            self._rings.push(_FIRST, slot, now)
-        else:
-            index = self._class_at(wall - self.arena.first_aired[slot])
-            self._airings[slot] = int(index == 0)
-            self._rings.push(index + 1, slot, now + self._classes[index].every)
+    def _choose(self, left: int, first: int, now: float, wall: float) -> list[tuple[int, Due, int]]:
+        """What of the classes to serve with `left` packets; `first` have gone to first airings."""
+        waiting = [ring for ring in self._class_rings() if self._rings.head_due(ring) <= now]
+        found: dict[int, Due] = {}
+        for ring in waiting:
+            found[ring] = due = self._due(ring, left, now, wall)
+            if due.is_blocked and not len(due.records):
+                break  # its EMM wants more packets than are left: those behind it wait with it
+        wanted = {ring - _CLASSES: due.packets for ring, due in found.items()}
+        packets = first + min(left, sum(wanted.values()))
+        self._shares.earn([ring - _CLASSES for ring in waiting], packets)
+        chosen = []
+        for index, share in self._shares.allot(left, wanted).items():
+            due = found[index + _CLASSES]
+            if count := due.fit(share):
+                self._shares.pay(index, int(due.cost[count - 1]))
+                chosen.append((index + _CLASSES, due, count))
+        return chosen
 
-    def _class_at(self, age: float) -> int:
-        """The class of an EMM so many seconds after its first airing."""
-        for index, one in enumerate(self._classes[:-1]):
-            age -= ((one.airings or 0) - int(index == 0)) * one.every
-            if age < 0:
-                return index
-        return len(self._classes) - 1
+    def _due(self, ring: int, limit: int, now: float, wall: float) -> Due:
+        due = self._rings.due(ring, limit, now, wall, self.arena.costs)
+        for slot in due.expired:
+            self._discard(slot)
+        return due
 
-    def _start_waiting(self, now: float, wall: float) -> None:
-        """Admit what waited for its window."""
-        while self._waiting and self._waiting[0][0] <= wall:
-            starts_at, slot = heapq.heappop(self._waiting)
-            arena = self.arena
-            # The slot may meanwhile hold another EMM, or the same one with another window.
-            if (
-                arena.used[slot]
-                and self._rings.ring[slot] == NONE
-                and arena.starts_at[slot] == starts_at
-            ):
-                self._admit(slot, now, wall)
-
-    def _choose(self, now: float) -> tuple[int, list[int]]:
-        """The queue whose head is next (NONE: nothing is due), and the classes that are due."""
-        rings = self._rings
-        due = [
-            index
-            for index, head in enumerate(rings.head[1:])
-            if head != END and rings.due[head] <= now
-        ]
-        if rings.head[_FIRST] != END:
-            return _FIRST, due
-        if not due:
-            return NONE, due
-        claimant = max(due, key=self._credit.__getitem__)
-        return (claimant if self._credit[claimant] >= 1 else due[0]) + 1, due
-
-    def _pay(self, ring: int, due: list[int], cost: int) -> None:
-        """Credit each class that is due with its share of the packets; who is served pays."""
-        for index, one in enumerate(self._classes):
-            if index in due:
-                credit = self._credit[index] + one.min_share * cost
-                self._credit[index] = min(credit, _MAX_CREDIT)
-            else:
-                self._credit[index] = 0.0  # who wants nothing saves nothing
-        if ring != _FIRST:
-            self._credit[ring - 1] = max(self._credit[ring - 1] - cost, 0.0)
-
-    def _tell(self, slot: int, wall: float) -> FirstAiring:
-        arena = self.arena
-        since = arena.end_wait(slot)
-        waited_s = None
-        if isnan(arena.first_aired[slot]):
-            arena.first_aired[slot] = wall
-            waited_s = None if since is None else max(wall - since, 0.0)
-        arena.told[slot] = 1
-        device_id, message_id, part = arena.key(slot)
-        return FirstAiring(
-            device_id=device_id,
-            message_id=message_id,
-            part=part,
-            revision=arena.revision[slot],
-            covers=arena.covers[slot],
-            completes_set=arena.set_is_told(slot),
-            aired_at=arena.first_aired[slot],
-            waited_s=waited_s,
-        )
-
-    def _move_on(self, ring: int, slot: int, now: float) -> None:
-        """Count an airing and put the EMM behind the others of its class, or of the next."""
-        rings = self._rings
+    def _move_on(self, ring: int, records: Records, now: float) -> None:
+        """Count an airing and put the EMMs behind the others of their class, or of the next."""
         if ring == _FIRST:
-            index, airings = 0, 1
-            self.first_aired += 1
+            ring = _CLASSES
+            records["airings"] = 0
+            self.first_aired += len(records)
         else:
-            index, airings = ring - 1, self._airings[slot] + 1
-            self.aired[index] += 1
-            self._late[index] += (now - rings.due[slot] - self._late[index]) * _SMOOTHING
-        if index == len(self._classes) - 1:
-            self.position = self.arena.key(slot)
-        limit = self._classes[index].airings
+            index = ring - _CLASSES
+            self.aired[index] += len(records)
+            late = now - self._rings.moment(records["due"])
+            weight = _SMOOTHING * (1 - _SMOOTHING) ** np.arange(len(late) - 1, -1, -1)
+            before = self._late[index] * (1 - _SMOOTHING) ** len(late)
+            self._late[index] = before + float((late * weight).sum())
+        limit = self._classes[ring - _CLASSES].airings
         if limit is None:
-            airings = 0  # for ever: nothing to count
-        elif airings >= limit:
-            index, airings = index + 1, 0
-        self._airings[slot] = airings
-        rings.unlink(slot)
-        rings.push(index + 1, slot, now + self._classes[index].every)
+            self.position = self.arena.key(int(records["slot"][-1]))
+            self._push(ring, records, now)
+            return
+        records["airings"] += 1
+        done = records["airings"] >= limit
+        stay, leave = records[~done], records[done]
+        leave["airings"] = 0
+        self._push(ring, stay, now)
+        self._push(ring + 1, leave, now)
+
+    def _admit(
+        self, records: Records, starts_at: NDArray[np.float64], now: float, wall: float
+    ) -> None:
+        """Put EMMs that are in no ring where they belong."""
+        ahead = starts_at > wall
+        for record, start in zip(each(records, ahead), starts_at[ahead].tolist(), strict=True):
+            self._windows.put(record, start)
+        never = np.isnan(records["first_aired"])
+        self._push(_FIRST, records[~ahead & never], now)
+        age = wall - records["first_aired"]
+        here = ~ahead & ~never
+        for index, _, ends, begun in self._walk:
+            entering = records[here & (age < ends)]
+            entering["airings"] = begun
+            self._push(index + _CLASSES, entering, now)
+            here &= age >= ends
+        self._push(self._rings.last, records[here], now)
+
+    def _push(self, ring: int, records: Records, now: float) -> None:
+        """Put EMMs that are in no ring behind the others of one, due after its period."""
+        if ring == self._rings.last and "told" in (records.dtype.names or ()):
+            for one in each(records, records["told"] == 0):
+                self._first_airings.settle(one)
+            records = settled(records)
+        self._rings.push(ring, records, self._after(ring, now, len(records)))
+
+    def _after(self, ring: int, now: float, count: int) -> NDArray[np.float64]:
+        every = 0.0 if ring == _FIRST else self._classes[ring - _CLASSES].every
+        return np.full(count, now + every)
+
+    def _unlink(self, slot: int) -> None:
+        """Take a slot out of its ring, or from those that wait."""
+        self._windows.drop(slot)
+        self._first_airings.forget(slot)
+        self._rings.unlink(slot)
 
     def _discard(self, slot: int) -> None:
-        self._rings.unlink(slot)
+        self._unlink(slot)
         self.arena.remove(slot)
+
+    def _class_rings(self) -> range:
+        return range(_CLASSES, self._rings.last + 1)
+
+    def _take_in(self, slots: Slots) -> None:
+        self._rings.reserve(self.arena.capacity)
+        if self._seen is not None:
+            self._seen.reserve(self.arena.capacity)
+            self._seen.rows[slots] = 1
+
+    def _see(self, slot: int) -> None:
+        if self._seen is not None:
+            self._seen.rows[slot] = 1
+
+    def _refresh(self, emm: AirableEmm, now: float, wall: float) -> bool:
+        """Take a state that may be here already; returns whether it was."""
+        is_here = self.arena.find(emm.key) is not None
+        if is_here:
+            self.upsert(emm, now, wall)
+        return is_here
+
+
+def _walk(classes: Sequence[AiringClass]) -> list[tuple[int, float, float, int]]:
+    """Every class but the last: at what age an EMM is in it, and with how many airings."""
+    begins, walk = 0.0, []
+    for index, one in enumerate(classes[:-1]):
+        begun = int(index == 0)  # the first airing is the first one of the first class
+        ends = begins + ((one.airings or 0) - begun) * one.every
+        walk.append((index, begins, ends, begun))
+        begins = ends
+    return walk

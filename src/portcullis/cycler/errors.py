@@ -9,3 +9,7 @@ class CyclerError(PortcullisError):
 
 class AsRunError(CyclerError):
     """The as-run log cannot be written or read."""
+
+
+class NotAirableError(CyclerError):
+    """A row of `emms` is no section, or says otherwise than its section."""

@@ -8,21 +8,21 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from dvbwire.ts import TsError
+from portcullis.cycler.arena import StateSections
 from portcullis.cycler.carousel import Carousel
+from portcullis.cycler.errors import NotAirableError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.threads import in_thread
 from portcullis.store.feed import (
     TOMBSTONE_HORIZON_S,
     AirableEmm,
-    EmmKey,
     FeedPosition,
     changes,
-    emm_page,
     feed_position,
 )
+from portcullis.store.load import end_of_page, page_rows, page_states
 
-_PAGE = 2000
+_PAGE = 5000  # EMMs
 _ROWS_PER_TURN = 200  # applied before the event loop may send again
 _SAFE_HORIZON_S = TOMBSTONE_HORIZON_S * 0.8
 _RETRY_S = 1.0
@@ -103,16 +103,30 @@ class Follower:
 
     async def _load(self) -> None:
         """Read everything; what changes meanwhile has a revision beyond where the feed stood."""
-        found: set[EmmKey] = set()
-        after: EmmKey = (0, 0, 0)
-        while page := await in_thread(emm_page, self._engine, after, _PAGE):
-            await self._apply(page)
-            found.update(emm.key for emm in page)
-            after = page[-1].key
         for carousel in self._carousels:
-            for key in carousel.arena.keys():  # noqa: SIM118 (not a mapping)
-                if key not in found:
-                    carousel.remove(key)
+            carousel.begin_load()
+        settled_before = self._clock.wall() - max(one.walk_s for one in self._carousels)
+        after = 0
+        while (up_to := await in_thread(end_of_page, self._engine, after, _PAGE)) is not None:
+            page = self._engine, after, up_to
+            data = await in_thread(page_states, *page, settled_before)
+            is_taken = data is not None and self._settle(data, after, up_to)
+            rows = await in_thread(page_rows, *page, settled_before if is_taken else None)
+            await self._apply(rows)
+            after = up_to
+        for carousel in self._carousels:
+            carousel.end_load()
+
+    def _settle(self, data: bytes, after: int, up_to: int) -> bool:
+        """Take a page of states; False if one of them is no section: then row by row."""
+        try:
+            states = StateSections.of(data, after, up_to)
+        except NotAirableError:
+            return False
+        now, wall = self._clock.now(), self._clock.wall()
+        for carousel in self._carousels:
+            carousel.settle(states, now, wall)
+        return True
 
     async def _apply(self, rows: Sequence[AirableEmm]) -> None:
         for start in range(0, len(rows), _ROWS_PER_TURN):
@@ -129,10 +143,10 @@ class Follower:
                         carousel.remove(emm.key)
                     else:
                         carousel.upsert(emm, now, wall)
-                except TsError as error:
+                except NotAirableError as error:
                     self.counts["malformed"] += 1
                     log.error(  # noqa: TRY400 (the trace would say no more)
-                        "not a section: not aired", device_id=emm.device_id, reason=str(error)
+                        "not aired", device_id=emm.device_id, reason=str(error)
                     )
 
 

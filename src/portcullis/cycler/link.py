@@ -96,10 +96,10 @@ class Link:
             if self._session is not None:
                 self._session.steer()
 
-    def send(self, datagrams: Sequence[bytes]) -> None:
-        """Hand one data_provision to the multiplexer; only while `ready`."""
+    def send(self, messages: Sequence[Sequence[bytes]]) -> None:
+        """Hand the datagrams of each data_provision to the multiplexer; only while `ready`."""
         if self._session is not None:
-            self._session.send(datagrams)
+            self._session.send(messages)
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
@@ -208,12 +208,14 @@ class _Session(asyncio.Protocol):
             and self.connection.stream_state(self._config.data_stream_id) is StreamState.OPEN
         )
 
-    def send(self, datagrams: Sequence[bytes]) -> None:
-        stream_id = self._config.data_stream_id
+    def send(self, messages: Sequence[Sequence[bytes]]) -> None:
+        stream_id, connection = self._config.data_stream_id, self.connection
         if self._udp is not None:
-            self._udp.sendto(self.connection.provide_udp(stream_id, datagrams))
+            for datagrams in messages:
+                self._udp.sendto(connection.provide_udp(stream_id, datagrams))
         elif self._transport is not None:
-            self._transport.write(self.connection.provide(stream_id, datagrams))
+            provisions = [connection.provide(stream_id, datagrams) for datagrams in messages]
+            self._transport.write(b"".join(provisions))
 
     def steer(self) -> None:
         """Bring the stream to where it is wanted, and send what is queued."""

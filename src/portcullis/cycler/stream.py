@@ -4,10 +4,14 @@ import asyncio
 import json
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from dvbwire.ts import PACKET_SIZE
 from portcullis.cycler.carousel import Carousel, Picks
 from portcullis.cycler.config import StreamConfig
 from portcullis.cycler.follower import DatabaseClock
@@ -118,7 +122,7 @@ class Stream:
             self._pace_kbit_s = self.link.allocated_kbit_s
             self._pacer.set_rate(self._pace_kbit_s, now)
         picks = self.carousel.take(self._pacer.available(now), now, wall)
-        if picks.slots:
+        if len(picks.slots):
             self._pacer.spend(picks.packets)
             self._send(picks, wall)
         idle = self.carousel.next_due(wall - now) - now
@@ -226,20 +230,17 @@ class Stream:
     def _send(self, picks: Picks, wall: float) -> None:
         """Hand picks over, seven packets a message at most, and report them."""
         arena = self.carousel.arena
-        message: list[int] = []
-        packets = 0
-        for slot in picks.slots:
-            cost = arena.cost[slot]
-            if packets + cost > MAX_PACKETS_PER_MESSAGE:
-                self._send_message(message)
-                message, packets = [], 0
-            message.append(slot)
-            packets += cost
-        self._send_message(message)
-        time_us = int(wall * 1e6)
-        add = self.asrun.batch.add
-        for slot in picks.slots:
-            add(time_us, *arena.key(slot), arena.number[slot], arena.size[slot])
+        costs = arena.costs(picks.slots)
+        if self.link.sends_sections:
+            headers = arena.headers(picks.slots)
+            sections = arena.sections(picks.slots)
+            messages = [sections[start:end] for start, end in pairwise(_cuts(costs))]
+        else:
+            packets, headers = arena.packets(picks.slots)
+            data, ends = packets.tobytes(), [0, *(np.cumsum(costs) * PACKET_SIZE).tolist()]
+            messages = [[data[ends[start] : ends[end]]] for start, end in pairwise(_cuts(costs))]
+        self.link.send(messages)
+        self.asrun.batch.add(int(wall * 1e6), headers)
         self._first_airings.add(picks.first_airings)
         for aired in picks.first_airings:
             if aired.completes_set and aired.waited_s is not None:
@@ -247,12 +248,18 @@ class Stream:
         self.aired["emms"] += len(picks.slots)
         self.aired["packets"] += picks.packets
 
-    def _send_message(self, slots: list[int]) -> None:
-        arena = self.carousel.arena
-        if self.link.sends_sections:
-            self.link.send([arena.section(slot) for slot in slots])
-        else:
-            self.link.send([b"".join(arena.packets(slot) for slot in slots)])
+
+def _cuts(costs: NDArray[np.int64]) -> list[int]:
+    """Where EMMs of so many packets are cut into messages of seven at most."""
+    if costs.max() == 1:
+        return [*range(0, len(costs), MAX_PACKETS_PER_MESSAGE), len(costs)]
+    cuts, packets = [0], 0
+    for place, cost in enumerate(costs.tolist()):
+        if packets + cost > MAX_PACKETS_PER_MESSAGE:
+            cuts.append(place)
+            packets = 0
+        packets += cost
+    return [*cuts, len(costs)]
 
 
 def _position_of(note: str) -> EmmKey:

@@ -71,7 +71,7 @@ class FirstAiring(NamedTuple):
     waited_s: float | None = None
 
 
-_COLUMNS = [emms.c[name] for name in AirableEmm._fields]
+COLUMNS = [emms.c[name] for name in AirableEmm._fields]
 
 
 def feed_position(engine: Engine) -> FeedPosition:
@@ -87,33 +87,12 @@ def changes(engine: Engine, after: int, up_to: int) -> list[AirableEmm]:
     A row that has meanwhile moved beyond `up_to` comes with the next call.
     """
     statement = (
-        select(*_COLUMNS)
+        select(*COLUMNS)
         .where(emms.c.revision > after, emms.c.revision <= up_to)
         .order_by(emms.c.revision, emms.c.device_id, emms.c.message_id, emms.c.part)
     )
     with engine.connect() as connection:
-        return [_airable(row) for row in connection.execute(statement)]
-
-
-def emm_page(engine: Engine, after: EmmKey, limit: int) -> list[AirableEmm]:
-    """Read up to `limit` rows that are no tombstones, by key, from behind `after`."""
-    device_id, message_id, part = after
-    statement = (
-        select(*_COLUMNS)
-        .where(
-            emms.c.device_id >= device_id,
-            or_(
-                emms.c.device_id > device_id,
-                emms.c.message_id > message_id,
-                and_(emms.c.message_id == message_id, emms.c.part > part),
-            ),
-            emms.c.tombstone == 0,
-        )
-        .order_by(emms.c.device_id, emms.c.message_id, emms.c.part)
-        .limit(limit)
-    )
-    with engine.connect() as connection:
-        return [_airable(row) for row in connection.execute(statement)]
+        return [airable(row) for row in connection.execute(statement)]
 
 
 def first_aired_times(engine: Engine, keys: Sequence[EmmKey]) -> list[tuple[EmmKey, int, float]]:
@@ -184,7 +163,8 @@ def _is_row(one: FirstAiring):  # type: ignore[no-untyped-def]  # noqa: ANN202 (
     )
 
 
-def _airable(row: Row[tuple[object, ...]]) -> AirableEmm:
+def airable(row: Row[tuple[object, ...]]) -> AirableEmm:
+    """A row of COLUMNS."""
     emm = AirableEmm._make(row)
     return emm._replace(
         tombstone=bool(emm.tombstone),

@@ -1,0 +1,183 @@
+"""One block of the as-run log: records by device, in chunks a query can open alone. Pure.
+
+docs/carousel.md has the layout. All numbers are little-endian.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portcullis.cycler.arena import Headers
+
+MAGIC = b"PAR2"
+RECORD = np.dtype(
+    [
+        ("time", "<i8"),  # microseconds since 1970 (UTC)
+        ("device", "<u8"),
+        ("number", "<u4"),
+        ("size", "<u2"),
+        ("part", "u1"),
+        ("is_message", "u1"),
+    ]
+)
+AsRunRecords = NDArray[Any]
+
+_CHUNK = 4096  # records
+_HEADER = struct.Struct("<4sIqqIIQI")
+_DIRECTORY = np.dtype([("first", "<u8"), ("last", "<u8"), ("bytes", "<u4"), ("crc", "<u4")])
+_COLUMN = struct.Struct("<Bqq")  # width and _IS_DELTA, what was taken off, the first value
+_IS_DELTA = 0x80
+_LEVEL = 1  # of zlib: more costs more than it saves
+
+
+class TornBlockError(Exception):
+    """The block is not whole: a crash cut it, or the disk has lost part of it."""
+
+
+class BlockHeader(NamedTuple):
+    """What a block says before it is opened.
+
+    Attributes:
+        records: how many.
+        first_us, last_us: the span of their times.
+        size: bytes of the whole block.
+    """
+
+    records: int
+    first_us: int
+    last_us: int
+    size: int
+    chunks: int
+    times_bytes: int
+
+
+def records_of(time_us: int, headers: Headers) -> AsRunRecords:
+    """The records of EMMs aired at one time."""
+    records = np.empty(len(headers.device), RECORD)
+    records["time"] = time_us
+    records["device"] = headers.device
+    records["number"] = headers.number
+    records["size"] = headers.size
+    records["part"] = headers.part
+    records["is_message"] = headers.message != 0
+    return records
+
+
+def encode(records: AsRunRecords) -> bytes:
+    """One block of at least one record."""
+    times, place = np.unique(records["time"], return_inverse=True)
+    order = np.argsort(records["device"], kind="stable")
+    records, place = records[order], place[order]
+    chunks = []
+    directory = np.empty(-(-len(records) // _CHUNK), _DIRECTORY)
+    for number in range(len(directory)):
+        start = number * _CHUNK
+        some = records[start : start + _CHUNK]
+        columns = (
+            some["device"].astype(np.int64),
+            place[start : start + _CHUNK],
+            some["number"].astype(np.int64),
+            some["size"].astype(np.int64),
+            some["part"].astype(np.int64) << 1 | some["is_message"],
+        )
+        chunk = zlib.compress(b"".join(_pack(column) for column in columns), _LEVEL)
+        entry = (some["device"][0], some["device"][-1], len(chunk), zlib.crc32(chunk))
+        directory[number] = entry
+        chunks.append(chunk)
+    packed_times = len(times).to_bytes(4, "little") + zlib.compress(_pack(times), _LEVEL)
+    span = int(times[0]), int(times[-1])
+    data = sum(map(len, chunks))
+    index = directory.tobytes() + packed_times
+    fields = (MAGIC, len(records), *span, len(directory), len(packed_times), data)
+    head = _HEADER.pack(*fields, 0)[:-4]
+    crc = zlib.crc32(index, zlib.crc32(head)).to_bytes(4, "little")
+    return b"".join((head, crc, index, *chunks))
+
+
+def read_header(data: memoryview) -> BlockHeader:
+    """The header of the block that `data` begins with; raises TornBlockError."""
+    if len(data) < _HEADER.size:
+        raise TornBlockError
+    magic, records, first, last, chunks, times_bytes, chunk_bytes, crc = _HEADER.unpack_from(data)
+    index = chunks * _DIRECTORY.itemsize + times_bytes
+    size = _HEADER.size + index + chunk_bytes
+    head = data[: _HEADER.size - 4]
+    if magic != MAGIC or size > len(data):
+        raise TornBlockError
+    if zlib.crc32(data[_HEADER.size : _HEADER.size + index], zlib.crc32(head)) != crc:
+        raise TornBlockError
+    return BlockHeader(records, first, last, size, chunks, times_bytes)
+
+
+def read_records(
+    data: memoryview, header: BlockHeader, device_id: int | None
+) -> Iterator[AsRunRecords]:
+    """The records of a block, or those of one device; raises TornBlockError."""
+    at = _HEADER.size
+    directory = np.frombuffer(data, _DIRECTORY, header.chunks, at)
+    at += header.chunks * _DIRECTORY.itemsize
+    packed_times = data[at : at + header.times_bytes]
+    starts = at + header.times_bytes + np.cumsum(directory["bytes"]) - directory["bytes"]
+    wanted = np.arange(header.chunks)
+    if device_id is not None:
+        wanted = np.flatnonzero(
+            (directory["first"] <= device_id) & (device_id <= directory["last"])
+        )
+    for number in wanted.tolist():
+        start = int(starts[number])
+        chunk = data[start : start + int(directory["bytes"][number])]
+        if zlib.crc32(chunk) != directory["crc"][number]:
+            raise TornBlockError
+        count = min(_CHUNK, header.records - number * _CHUNK)
+        columns = _unpack(zlib.decompress(chunk), [count] * 5)
+        mine = slice(None) if device_id is None else np.flatnonzero(columns[0] == device_id)
+        device, place, number_, size, part = (column[mine] for column in columns)
+        if not len(device):
+            continue
+        (times,) = _unpack(
+            zlib.decompress(packed_times[4:]), [int.from_bytes(packed_times[:4], "little")]
+        )
+        records = np.empty(len(device), RECORD)
+        records["time"] = times[place]
+        records["device"], records["number"], records["size"] = device, number_, size
+        records["part"], records["is_message"] = part >> 1, part & 1
+        yield records
+
+
+def _pack(values: NDArray[np.int64]) -> bytes:
+    """A column: as it is or as differences, whichever says less; bytes by significance."""
+    base = int(values.min())
+    plain = values - base
+    differences = np.diff(values, prepend=values[:1])
+    lowest = int(differences.min())
+    is_delta = _weight(differences - lowest) < _weight(plain)
+    chosen = differences - lowest if is_delta else plain
+    width = (int(chosen.max()).bit_length() + 7) // 8
+    planes = chosen.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].T
+    flags = width | (_IS_DELTA if is_delta else 0)
+    return _COLUMN.pack(flags, lowest if is_delta else base, int(values[0])) + planes.tobytes()
+
+
+def _weight(values: NDArray[np.int64]) -> tuple[int, int]:
+    """How much a column says: its bytes that are not zero, then its sum."""
+    bytes_ = sum(int(np.count_nonzero(values >> shift)) for shift in (8, 16, 24))
+    return bytes_, int(values.sum())
+
+
+def _unpack(data: bytes, counts: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Columns of so many values, one behind the other."""
+    columns, at = [], 0
+    for count in counts:
+        flags, base, first = _COLUMN.unpack_from(data, at)
+        at += _COLUMN.size
+        width = flags & ~_IS_DELTA
+        values = np.zeros((count, 8), np.uint8)
+        values[:, :width] = np.frombuffer(data, np.uint8, width * count, at).reshape(width, count).T
+        at += width * count
+        column = values.view("<i8")[:, 0] + base
+        columns.append(first + np.cumsum(column) if flags & _IS_DELTA else column)
+    return columns

@@ -1,0 +1,89 @@
+"""First in, first out, in records of a few bytes: push, pop and look up cost O(1). Pure.
+
+A record's ticket is its place in the order of arrival. Records are not taken
+out of the middle: whoever owns the queue knows by the ticket which are stale.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_CHUNK = 4096
+TICKET_MASK = 0xFFFFFFFF
+
+Records = NDArray[Any]
+
+
+class Queue:
+    """Records of one dtype, in chunks that come and go.
+
+    Attributes:
+        head: ticket of the oldest record.
+        tail: ticket of the next record to come.
+    """
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self.head = 0
+        self.tail = 0
+        self._dtype = np.dtype(dtype)
+        self._chunks: dict[int, Records] = {}
+
+    def __len__(self) -> int:
+        return self.tail - self.head
+
+    def push(self, records: Records) -> NDArray[np.uint32]:
+        """Put records behind the others; returns their tickets, cut to 32 bits."""
+        first, at = self.tail, 0
+        self.tail += len(records)
+        while at < len(records):
+            number, offset = divmod(first + at, _CHUNK)
+            if (chunk := self._chunks.get(number)) is None:
+                chunk = self._chunks[number] = np.empty(_CHUNK, self._dtype)
+            count = min(_CHUNK - offset, len(records) - at)
+            chunk[offset : offset + count] = records[at : at + count]
+            at += count
+        return tickets(first, len(records))
+
+    def peek(self, skip: int, count: int) -> Records:
+        """A copy of up to `count` records behind the `skip` oldest."""
+        at, end = self.head + skip, min(self.head + skip + count, self.tail)
+        pieces = []
+        while at < end:
+            number, offset = divmod(at, _CHUNK)
+            piece = self._chunks[number][offset : min(_CHUNK, offset + end - at)]
+            pieces.append(piece)
+            at += len(piece)
+        return np.concatenate(pieces) if pieces else np.empty(0, self._dtype)
+
+    def drop(self, count: int) -> None:
+        """Forget the `count` oldest."""
+        before = self.head // _CHUNK
+        self.head += count
+        for number in range(before, self.head // _CHUNK):
+            del self._chunks[number]
+
+    def record(self, ticket: int) -> Records:
+        """The one record with this ticket (32 bits), to be read and changed in place."""
+        number, offset = divmod(self.head + ((ticket - self.head) & TICKET_MASK), _CHUNK)
+        return self._chunks[number][offset : offset + 1]
+
+    def everything(self) -> Records:
+        """A copy of all records, oldest first."""
+        return self.peek(0, len(self))
+
+    def lower(self, field: str, by: int) -> None:
+        """Take `by` off a field of every record, to no less than 0."""
+        for chunk in self._chunks.values():
+            values = chunk[field]
+            chunk[field] = values - np.minimum(values, by)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._chunks.clear()
+        self.head = self.tail
+
+
+def tickets(first: int, count: int) -> NDArray[np.uint32]:
+    """`count` tickets from `first` on, cut to 32 bits."""
+    return ((first + np.arange(count, dtype=np.int64)) & TICKET_MASK).astype(np.uint32)

@@ -1,0 +1,77 @@
+"""All EMMs, for a cycler that starts: by pages of devices, long aired states apart from the rest.
+
+Of a state that was first aired long ago the section alone is wanted. On MySQL a page of them
+comes as one value: a row each would cost the driver ten times what the server takes to read it.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import ColumnElement, Engine, and_, func, not_, select, text
+
+from portcullis.store.feed import COLUMNS, AirableEmm, airable
+from portcullis.store.schema import emms
+
+_MOST_BYTES = 1 << 30  # of a page; the server's max_allowed_packet is the narrower bound
+
+
+def end_of_page(engine: Engine, after: int, emms_in_page: int) -> int | None:
+    """The last device of the page behind device `after`; None: there is none behind it.
+
+    The page holds all EMMs of its devices, so it may be a little longer than asked for.
+    """
+    page = (
+        select(emms.c.device_id)
+        .where(emms.c.device_id > after)
+        .order_by(emms.c.device_id)
+        .limit(emms_in_page)
+        .subquery()
+    )
+    with engine.connect() as connection:
+        last: int | None = connection.execute(select(func.max(page.c.device_id))).scalar_one()
+        return last
+
+
+def page_states(engine: Engine, after: int, up_to: int, settled_before: float) -> bytes | None:
+    """The sections of the states first aired before that (Unix seconds), one behind the other.
+
+    None: they are more than the server gives in one value.
+    """
+    here = and_(_in_page(after, up_to), _is_settled(settled_before))
+    with engine.connect() as connection:
+        if connection.dialect.name != "mysql":
+            rows = connection.execute(select(emms.c.section).where(here))
+            return b"".join(rows.scalars())
+        connection.execute(text(f"SET SESSION group_concat_max_len = {_MOST_BYTES}"))
+        size, sections = connection.execute(
+            select(
+                func.coalesce(func.sum(func.length(emms.c.section)), 0),
+                func.group_concat(text("emms.section SEPARATOR ''")),
+            ).where(here)
+        ).one()
+        data = sections or b""
+        return data if len(data) == size else None
+
+
+def page_rows(
+    engine: Engine, after: int, up_to: int, settled_before: float | None
+) -> list[AirableEmm]:
+    """The rows of the page that `page_states` leaves out; without `settled_before` all of them."""
+    here = _in_page(after, up_to)
+    if settled_before is not None:
+        here = and_(here, not_(func.coalesce(_is_settled(settled_before), False)))
+    with engine.connect() as connection:
+        return [airable(row) for row in connection.execute(select(*COLUMNS).where(here))]
+
+
+def _in_page(after: int, up_to: int) -> ColumnElement[bool]:
+    return and_(emms.c.device_id > after, emms.c.device_id <= up_to, emms.c.tombstone == 0)
+
+
+def _is_settled(before: float) -> ColumnElement[bool]:
+    return and_(
+        emms.c.message_id == 0,
+        emms.c.starts_at.is_(None),
+        emms.c.ends_at.is_(None),
+        emms.c.first_aired_at.is_not(None),
+        emms.c.first_aired_at < datetime.fromtimestamp(before, UTC),
+    )
