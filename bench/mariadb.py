@@ -45,11 +45,8 @@ class Server:
     def run(self, *statements: str) -> list[tuple[object, ...]]:
         """Run statements as root; the rows of the last."""
         rows: list[tuple[object, ...]] = []
-        with (
-            pymysql.connect(unix_socket=str(self.socket), user="root", database="bench") as link,
-            link.cursor() as cursor,
-        ):
-            link.autocommit(True)
+        where = {"unix_socket": str(self.socket), "user": "root", "database": "bench"}
+        with pymysql.connect(**where, autocommit=True) as link, link.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
                 rows = list(cursor.fetchall())
@@ -64,9 +61,7 @@ class Server:
                     [*command, *options], stdin=statements, stdout=subprocess.DEVNULL, check=True
                 )
         else:
-            subprocess.run(
-                [*command, *options, "-e", sql], stdout=subprocess.DEVNULL, check=True
-            )
+            subprocess.run([*command, *options, "-e", sql], stdout=subprocess.DEVNULL, check=True)
 
 
 @contextmanager
@@ -82,7 +77,13 @@ def server() -> Iterator[Server]:
             check=True,
             capture_output=True,
         )
-        where = [f"--tmpdir={home}", f"--datadir={data}", f"--socket={home}/s", f"--port={port}", *_AS_ROOT]
+        where = [
+            f"--tmpdir={home}",
+            f"--datadir={data}",
+            f"--socket={home}/s",
+            f"--port={port}",
+            *_AS_ROOT,
+        ]
         log = home / "log"
         with running(["mariadbd", "--no-defaults", *where, *_OPTIONS], log) as process:
             until((home / "s").exists, process, log)

@@ -4,16 +4,25 @@ import asyncio
 import threading
 from datetime import UTC, datetime
 
+import pytest
 from cycler_peer import seal
-from sqlalchemy import select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DBAPIError
 
+from portcullis.cycler import follower
 from portcullis.cycler.carousel import Carousel
 from portcullis.cycler.config import DEFAULT_CLASSES
 from portcullis.cycler.follower import DatabaseClock, Follower
 from portcullis.store.database import engine_for, is_transient, writing
-from portcullis.store.feed import FirstAiring, first_aired_times, write_first_airings
-from portcullis.store.schema import airings, emms
+from portcullis.store.feed import (
+    AirableEmm,
+    EmmKey,
+    FirstAiring,
+    first_aired_times,
+    write_first_airings,
+)
+from portcullis.store.schema import airings, emms, feed
+from tests.unit.cycler_emms import emm_row
 
 WRITERS, ROWS = 4, 40
 
@@ -93,4 +102,60 @@ def test_the_first_airing_is_set_once_and_for_all_orders_covered(database_url: s
     times = first_aired_times(engine, keys)
     assert len(times) == 499
     assert {time for _, _, time in times} == {first}
+    engine.dispose()
+
+
+def put(connection: Connection, emm: AirableEmm) -> None:
+    """Write a row of `emms` as it is."""
+    times = {
+        name: None if (unix := getattr(emm, name)) is None else datetime.fromtimestamp(unix, UTC)
+        for name in ("starts_at", "ends_at", "first_aired_at", "ordered_at")
+    }
+    row = emm._asdict() | times | {"kind": 1, "epoch": 0, "sealed_at": datetime.now(UTC)}
+    connection.execute(emms.delete().where(emms.c.device_id == emm.device_id))
+    connection.execute(emms.insert().values(row))
+
+
+def test_a_cycler_that_starts_has_all_there_is(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long aired states, which come by the page, and all the rest; and again when it reloads."""
+    monkeypatch.setattr(follower, "_PAGE", 3)
+    engine = engine_for(database_url)
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    now = datetime.now(UTC).timestamp()
+    rows = [emm_row(device, size=60 + device, first_aired_at=long_ago) for device in range(1, 21)]
+    rows += [emm_row(device, size=200, first_aired_at=now) for device in (31, 32)]
+    rows += [emm_row(33), emm_row(34, 5, starts_at=now + 900, ends_at=now + 999)]
+    rows += [emm_row(35, 6, first_aired_at=long_ago, ends_at=now + 999)]
+    gone = emm_row(36, first_aired_at=long_ago)._replace(tombstone=True)
+    torn = emm_row(2**40 - 1, first_aired_at=long_ago)
+    torn = torn._replace(section=torn.section[:-1])
+    with writing(engine) as connection:
+        for row in [*rows, gone, torn]:
+            put(connection, row)
+        connection.execute(update(feed).values(revision=9))
+    carousel = Carousel(DEFAULT_CLASSES)
+    reader = Follower(engine, [carousel], DatabaseClock())
+
+    def sections() -> dict[EmmKey, bytes]:
+        slots = carousel.arena.slots().tolist()
+        return {carousel.arena.key(slot): carousel.arena.section(slot) for slot in slots}
+
+    asyncio.run(reader.step())
+    assert sections() == {row.key: row.section for row in rows}
+    assert reader.counts["malformed"] == 1
+    assert [carousel.size(index) for index in range(3)] == [2, 0, 21]
+    assert carousel.first_waiting == [(33, 0, 1)]
+    changed = emm_row(4, number=8, size=99, first_aired_at=long_ago)
+    late = emm_row(50, first_aired_at=long_ago)
+    with writing(engine) as connection:
+        put(connection, changed)
+        put(connection, late)
+        connection.execute(emms.delete().where(emms.c.device_id.in_((5, 31))))
+        connection.execute(update(feed).values(timeline=feed.c.timeline + 1))
+    asyncio.run(reader.step())
+    rows = [row for row in rows if row.device_id not in (4, 5, 31)] + [changed, late]
+    assert sections() == {row.key: row.section for row in rows}
+    assert [carousel.size(index) for index in range(3)] == [1, 0, 21]
     engine.dispose()

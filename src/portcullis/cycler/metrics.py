@@ -24,7 +24,8 @@ _DATABASE_ERRORS = counter_family(
     "portcullis_cycler_database_errors_total", "Failed statements, by what for", "what"
 )
 _MALFORMED = counter_family(
-    "portcullis_cycler_malformed_emms_total", "EMMs not aired because they are no section"
+    "portcullis_cycler_malformed_emms_total",
+    "EMMs not aired because they are no section or contradict it",
 )
 _AIRED = {
     "packets": counter_family("portcullis_cycler_aired_packets_total", "Packets aired", "stream"),
