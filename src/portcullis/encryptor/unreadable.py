@@ -1,12 +1,14 @@
 """Requests that are no message of their call: refused as the caller's fault, not as ours."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from portcullis.encryptor import metrics
+
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RefuseUnreadable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not one at run time
@@ -22,14 +24,22 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         if handler is None:
             return None
 
-        async def answer(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401 (any reply)
+        async def read(data: bytes, context: _Context) -> Any:  # noqa: ANN401 (any request)
             try:
-                request = handler.request_deserializer(data)
+                return handler.request_deserializer(data)
             except DecodeError:
                 metrics.REJECTED.labels("unreadable").inc()
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a request of this call")
-            return await handler.unary_unary(request, context)
 
-        return grpc.unary_unary_rpc_method_handler(
-            answer, response_serializer=handler.response_serializer
-        )
+        async def answer(data: bytes, context: _Context) -> Any:  # noqa: ANN401 (any reply)
+            return await handler.unary_unary(await read(data, context), context)
+
+        async def converse(requests: AsyncIterator[bytes], context: _Context) -> None:
+            await handler.stream_stream(
+                (await read(data, context) async for data in requests), context
+            )
+
+        serialize = handler.response_serializer
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialize)
+        return grpc.stream_stream_rpc_method_handler(converse, response_serializer=serialize)
