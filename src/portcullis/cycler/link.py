@@ -38,7 +38,7 @@ from portcullis.runtime.logging import get_logger
 from portcullis.runtime.service import split_address
 
 _CONNECT_TIMEOUT_S = 5.0
-_BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 5.0
+_BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 2.0  # a MUX that is back is on air again within 5 s
 _SETTLED_S = 5.0  # a session that lasted this long was a good one
 _IN_USE_RETRY_S = 1.0
 _UDP_SETTLE_S = 0.1  # TCP may overtake UDP
