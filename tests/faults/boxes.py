@@ -54,6 +54,11 @@ class Boxes:
         assert isinstance(boxes, dict)
         return boxes
 
+    def repeats(self) -> int:
+        """How many EMMs have come that moved no box: the carousel turns."""
+        with self._lock:
+            return self._receiver.ignored.total()
+
     def wait(self, says: Callable[[Receiver], bool], timeout_s: float) -> bool:
         """Wait until `says` is true of the receiver; looks whenever one of them has moved."""
         with self._heard:

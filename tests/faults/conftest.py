@@ -1,11 +1,13 @@
 """What all fault tests share."""
 
+import json
 import os
 import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ import pytest
 from tests.cluster import Cluster
 from tests.faults.boxes import Boxes
 from tests.faults.headend import HeadEnd, Plan
-from tests.faults.scale import IS_FULL
-from tests.faults.system import System
+from tests.faults.proxy import Proxies
+from tests.faults.system import DEVICES, PROBE, System
+from tests.faults.wires import Wires
 from tests.ports import free_ports
 
 
@@ -36,29 +39,69 @@ def seed() -> int:
 
 
 @pytest.fixture(scope="module")
-def system(cluster_servers: Cluster) -> Iterator[System]:
+def system(cluster_servers: Cluster, request: pytest.FixtureRequest) -> Iterator[System]:
     """The head-end, several of each, on a cluster; boxes at the end of its stream."""
-    cluster_servers.renew()
-    home = Path(tempfile.mkdtemp(prefix="portcullis-faults-", dir="/var/tmp"))
     [boxes_port] = free_ports(1)
-    head_end = HeadEnd(home, Plan(cluster_section(cluster_servers), boxes_port))
-    head_end.prepare([str(number) for number in range(1001, 1201 if IS_FULL else 1061)])
-    with Boxes(f"udp://127.0.0.1:{boxes_port}", home / "devices.json") as boxes, head_end:
-        yield System(head_end, boxes, cluster_servers)
-    shutil.rmtree(home)
+    section = database_section(cluster_servers, lambda _room: cluster_servers.hosts)
+    plan = Plan(section, boxes_port)
+    with running(cluster_servers, plan, request.session) as system:
+        yield system
 
 
-def cluster_section(cluster: Cluster) -> Callable[[str], str]:
+@pytest.fixture(scope="module")
+def wires(cluster_servers: Cluster) -> Iterator[Wires]:
+    """A fault proxy on each connection of `wired`."""
+    with Proxies() as proxies:
+        yield Wires(proxies, cluster_servers)
+
+
+@pytest.fixture(scope="module")
+def wired(
+    cluster_servers: Cluster, wires: Wires, request: pytest.FixtureRequest
+) -> Iterator[System]:
+    """The head-end, one of each that no other may stand in for, every connection by a proxy."""
+    [boxes_port] = free_ports(1)
+    plan = Plan(
+        database_section(cluster_servers, wires.database),
+        boxes_port,
+        counts=dict.fromkeys(("encryptor", "mux", "scheduler", "emmg", "cycler"), 1)
+        | {"gateway": 2},
+        reach=wires.reach,
+    )
+    with running(cluster_servers, plan, request.session) as system:
+        yield system
+
+
+@contextmanager
+def running(cluster: Cluster, plan: Plan, session: pytest.Session) -> Iterator[System]:
+    """A head-end with boxes, on empty tables. Where a test failed, its files are kept."""
+    failed_before = session.testsfailed
+    cluster.renew()
+    home = Path(tempfile.mkdtemp(prefix="portcullis-faults-", dir="/var/tmp"))
+    head_end = HeadEnd(home, plan)
+    head_end.prepare([*DEVICES, PROBE])
+    url = f"udp://127.0.0.1:{plan.boxes_port}"
+    with Boxes(url, home / "devices.json") as boxes, head_end:
+        yield System(head_end, boxes, cluster)
+    if session.testsfailed == failed_before:
+        shutil.rmtree(home)
+    else:
+        sys.stderr.write(f"logs and ledger: {home}\n")
+
+
+def database_section(
+    cluster: Cluster, hosts_of: Callable[[str], Sequence[str]]
+) -> Callable[[str], str]:
     """[database] of each room, under its own user."""
 
     def section(room: str) -> str:
-        address = cluster.nodes[cluster.primary].address
         user = f"portcullis_{room}"
         return (
             "[database]\n"
-            f'url = "mysql+pymysql://{user}@{address}/portcullis?charset=utf8mb4'
-            f'&ssl_ca={cluster.ssl_ca}"\n'
+            f'url = "mysql+pymysql://{user}@/portcullis?charset=utf8mb4"\n'
             f'password_file = "{cluster.password_file(user)}"\n'
+            f"hosts = {json.dumps(list(hosts_of(room)))}\n"
+            f'ssl_ca = "{cluster.ssl_ca}"\n'
         )
 
     return section

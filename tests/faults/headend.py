@@ -38,7 +38,6 @@ issuer = "https://portcullis.test"
 """,
     "emmg": """\
 encryptor = "{encryptor}"
-claim_hold = "5s"
 """,
     "encryptor": """\
 listen = "127.0.0.1:{listen}"
@@ -158,7 +157,7 @@ class HeadEnd:
         )
         client = json.loads(made)
         self.access = Access(
-            f"https://127.0.0.1:{self.api_port}",
+            f"https://127.0.0.1:{self.plan.reach('sms', 'haproxy', self.api_port)}",
             client["client_id"],
             client["client_secret"],
             self.home / "certificate.pem",
@@ -247,7 +246,7 @@ class HeadEnd:
             status = {
                 row["svname"]: row["status"]
                 for row in rows
-                if row["pxname"] == "ready" and row["svname"] != "BACKEND"
+                if row["svname"] in self.names["gateway"]
             }
             if set(status.values()) == {"UP"}:
                 return

@@ -23,8 +23,8 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
 class Cutter(Protocol):
     """Says where to cut. Sees all that passes, chunk by chunk, connection by connection."""
 
-    def place(self, connection: int, way: str, data: bytes) -> int | None:
-        """How many bytes of this chunk still pass before the cut; None: go on."""
+    def last_words(self, connection: int, way: str, data: bytes) -> bytes | None:
+        """What is still delivered before the cut, instead of this chunk; None: no cut here."""
 
 
 class AfterBytes:
@@ -35,13 +35,13 @@ class AfterBytes:
         self._count = count
         self._seen: dict[int, int] = {}
 
-    def place(self, connection: int, way: str, data: bytes) -> int | None:
+    def last_words(self, connection: int, way: str, data: bytes) -> bytes | None:
         """Count; see `Cutter`."""
         if way != self._way:
             return None
         before = self._seen.get(connection, 0)
         self._seen[connection] = before + len(data)
-        return self._count - before if before + len(data) >= self._count else None
+        return data[: self._count - before] if before + len(data) >= self._count else None
 
 
 class FaultProxy:
@@ -55,9 +55,7 @@ class FaultProxy:
         passed: bytes by way, of connections that are over too.
     """
 
-    def __init__(
-        self, target: Callable[[], tuple[str, int]], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, target: tuple[str, int], loop: asyncio.AbstractEventLoop) -> None:
         self.port = 0
         self.delay_s = 0.0
         self.cutter: Cutter | None = None
@@ -132,7 +130,7 @@ class FaultProxy:
             if self._is_refusing:
                 link.reset()
             else:
-                await link.run(reader, self._target())
+                await link.run(reader, self._target)
         finally:
             self._links.discard(link)
 
@@ -181,10 +179,10 @@ class _Link:
                     continue
                 proxy.passed[way] += len(data)
                 cutter = proxy.cutter
-                place = cutter.place(self._number, way, data) if cutter else None
-                if place is not None:
+                rest = cutter.last_words(self._number, way, data) if cutter else None
+                if rest is not None:
                     proxy.cutter = None
-                    await self._cut(way, data[:place], writer)
+                    await self._cut(way, rest, writer)
                     return
                 writer.write(data)
                 await writer.drain()
@@ -245,12 +243,8 @@ class Proxies:
         self._loop.close()
 
     def before(self, host: str, port: int) -> FaultProxy:
-        """A proxy before a fixed address."""
-        return self.before_any(lambda: (host, port))
-
-    def before_any(self, target: Callable[[], tuple[str, int]]) -> FaultProxy:
-        """A proxy before an address that is asked for at each connection."""
-        proxy = FaultProxy(target, self._loop)
+        """A proxy before an address."""
+        proxy = FaultProxy((host, port), self._loop)
         asyncio.run_coroutine_threadsafe(proxy.start(), self._loop).result(10)
         self._proxies.append(proxy)
         return proxy

@@ -25,7 +25,7 @@ from demo.ledger import Ledger, rfc3339
 PRODUCTS = range(101, 109)
 ANSWER_TIMEOUT_S = 5.0  # what SMS systems wait
 _REPEAT_S = 0.25
-_GIVE_UP_S = 300.0
+_GIVE_UP_S = 120.0
 _MOST_MESSAGES = 3
 _BATCH_LINES = 4
 _TRANSIENT = {429, 500, 502, 503, 504}
@@ -107,6 +107,7 @@ class Sms:
         self._thread = threading.Thread(target=self._work, name="sms", daemon=True)
         self._last_at: float | None = None
         self._trouble: BaseException | None = None
+        self._give_up_s = _GIVE_UP_S
 
     def __enter__(self) -> Self:
         with httpx.Client(verify=self._access.tls()) as http:
@@ -120,14 +121,18 @@ class Sms:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
-        self._file.close()
+        try:
+            if error is not None:
+                self._give_up_s = 0.0
+            self.stop()
+        finally:
+            self._file.close()
 
     def stop(self) -> None:
         """Send no new order; wait until every one under way has its answer."""
         self._stopping.set()
-        self._thread.join(_GIVE_UP_S)
-        if self._trouble is not None:
+        self._thread.join()
+        if self._trouble is not None and self._give_up_s:
             raise self._trouble
 
     def reset_gap(self) -> None:
@@ -257,8 +262,8 @@ class Sms:
                     self.surprises.append(f"{content}: {answer.status_code} {answer.text}")
                     return None
                 self.failed_tries[str(answer.status_code)] += 1
-            if time.monotonic() - began > _GIVE_UP_S:
-                raise AssertionError(f"no answer for {_GIVE_UP_S:.0f} s: {content}")
+            if time.monotonic() - began > self._give_up_s:
+                raise AssertionError(f"no answer for {self._give_up_s:.0f} s: {content}")
             await asyncio.sleep(_REPEAT_S)
 
     def _book(self, op: str, body: dict[str, Any], answer: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """A head-end, its database and its boxes, and one run of load through all of it."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,14 @@ from portcullis.store.database import engine_for
 from tests.cluster import Cluster
 from tests.faults.boxes import Boxes
 from tests.faults.headend import HeadEnd
+from tests.faults.probe import Probe, probe
+from tests.faults.scale import IS_FULL
 from tests.faults.sms import Sms
 from tests.faults.verdict import kept, wrong_boxes
+
+DEVICES = [str(number) for number in range(1001, 1201 if IS_FULL else 1061)]
+PROBE = "1999"
+"""The boxes of the load, and one apart from it."""
 
 SETTLE_S = 90.0
 """When every box is to hold what was ordered, after the last order."""
@@ -25,7 +30,7 @@ class System:
     head_end: HeadEnd
     boxes: Boxes
     cluster: Cluster
-    runs: Iterator[int] = field(default_factory=itertools.count)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def ledger(self) -> Path:
@@ -35,16 +40,21 @@ class System:
     @contextmanager
     def load(self, seed: int, pause_s: float = 0.5) -> Iterator[Sms]:
         """Orders for every box; at the end all of them answered."""
-        devices = json.loads((self.head_end.home / "devices.json").read_text(encoding="utf-8"))
         with Sms(
             self.head_end.access,
             self.ledger,
-            [device["device_id"] for device in devices],
+            DEVICES,
             seed=seed,
-            run=f"run{next(self.runs)}",
+            run=f"run{next(self.numbers)}",
             pause_s=pause_s,
         ) as sms:
             yield sms
+
+    @contextmanager
+    def probe(self) -> Iterator[Probe]:
+        """The box by which to tell that everything works."""
+        with probe(self.head_end.access, self.boxes, self.ledger, PROBE, self.numbers) as one:
+            yield one
 
     def verdict(self, sms: Sms) -> dict[str, int]:
         """Every 2xx once in the tables, every box as ordered; raises AssertionError if not.

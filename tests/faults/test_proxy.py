@@ -7,7 +7,10 @@ from threading import Condition, Thread
 
 import pytest
 
+from dvbwire.simulcrypt import MessageType, ParameterType
+from dvbwire.simulcrypt.message import HEADER, Message
 from tests.faults.proxy import CALLER, TARGET, AfterBytes, FaultProxy, Proxies
+from tests.faults.simulcrypt_cuts import HalfMessage, InMessage
 
 
 class Echo:
@@ -129,3 +132,39 @@ def test_refusing_resets_what_is_there_and_what_comes(proxy: FaultProxy) -> None
     with connect(proxy) as after:
         after.sendall(b"3")
         assert after.recv(1) == b"3"
+
+
+STREAM = Message.build(
+    3,
+    MessageType.STREAM_TEST,
+    (ParameterType.CLIENT_ID, 1),
+    (ParameterType.DATA_CHANNEL_ID, 2),
+    (ParameterType.DATA_STREAM_ID, 3),
+).encode()
+OTHER = Message.build(
+    3, MessageType.CHANNEL_TEST, (ParameterType.CLIENT_ID, 1), (ParameterType.DATA_CHANNEL_ID, 2)
+).encode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, len(OTHER), 1000])
+def test_a_message_of_the_type_named_is_cut_in_its_middle(size: int) -> None:
+    """However the stream is cut into chunks, header and half the body get through."""
+    stream = OTHER + STREAM + OTHER
+    cutter = InMessage(CALLER, MessageType.STREAM_TEST)
+    heard = b""
+    for at in range(0, len(stream), size):
+        chunk = stream[at : at + size]
+        assert cutter.last_words(1, TARGET, chunk) is None
+        last = cutter.last_words(1, CALLER, chunk)
+        if last is not None:
+            heard += last
+            break
+        heard += chunk
+    body = len(STREAM) - HEADER.size
+    assert heard == stream[: len(OTHER) + HEADER.size + body // 2]
+
+
+def test_half_a_message_is_said_after_one_that_passed() -> None:
+    cutter = HalfMessage(CALLER, MessageType.CHANNEL_TEST, STREAM)
+    assert cutter.last_words(1, CALLER, STREAM) is None
+    assert cutter.last_words(1, CALLER, OTHER) == OTHER + STREAM[: len(STREAM) // 2]
