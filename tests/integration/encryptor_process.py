@@ -1,5 +1,6 @@
 """An encryptor as a process of its own, for tests that talk to it or kill it."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -38,16 +39,20 @@ def insert_device_keys(engine: Engine, sealed: Sequence[pb.SealedKey]) -> None:
 
 
 class EncryptorProcess:
-    """`portcullis encryptor` with its own configuration; `custody` is TOML of its section."""
+    """`portcullis encryptor` with its own configuration.
 
-    def __init__(self, home: Path, custody: str = "", listen: str | None = None) -> None:
+    `custody`: TOML of its section's tables; `also`: "host:port" that it listens on as well.
+    """
+
+    def __init__(self, home: Path, custody: str = "", also: str | None = None) -> None:
         self.home = home
         self.monitor = f"127.0.0.1:{free_port()}"
-        self.address = listen or f"unix:{home}/encryptor.sock"
+        self.address = f"unix:{home}/encryptor.sock"
+        listens = [self.address] if also is None else [self.address, also]
         self.config = home / "portcullis.toml"
         self.log = home / "encryptor.log"
         self.config.write_text(
-            f'[encryptor]\nlisten = "{self.address}"\nmonitor = "{self.monitor}"\n'
+            f'[encryptor]\nlisten = {json.dumps(listens)}\nmonitor = "{self.monitor}"\n'
             f'master_key_file = "{home}/master.json"\n{custody}\n'
             f'[emmg]\nencryptor = "{self.address}"\n'
             f'[scheduler]\nencryptor = "{self.address}"\n'

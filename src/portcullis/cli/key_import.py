@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 
 from portcullis.cli.context import Context, common_options
+from portcullis.cli.encryptors import encryptor
 from portcullis.cli.progress import progress_bar
-from portcullis.emmg.config import EmmgConfig
-from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.scheduler.imports import ImportResult, import_vendor_file
 
 
@@ -45,10 +44,9 @@ def import_devices(context: Context, vendor_file: Path) -> None:
 
 def import_with_bar(context: Context, vendor_file: Path) -> ImportResult:
     """Import a vendor's key file, with a progress bar."""
-    encryptor = context.source().section("emmg", EmmgConfig).encryptor
     size = vendor_file.stat().st_size
     with (
-        EncryptorClient(encryptor) as client,
+        encryptor(context) as client,
         context.database() as engine,
         progress_bar(context, "device keys", size, unit="bytes") as advance,
     ):

@@ -1,20 +1,19 @@
 """`portcullis keys …`: masters, device keys, product key chains."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import click
 from sqlalchemy import Engine, func, select
 
 from portcullis.cli.context import Context, common_options
+from portcullis.cli.encryptors import each_encryptor, encryptor
 from portcullis.cli.key_import import import_devices
 from portcullis.cli.progress import progress_bar
-from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
 from portcullis.runtime.config import ConfigSource
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.runtime.rpc.client import EncryptorClient, EncryptorUnavailableError, each_address
+from portcullis.runtime.rpc.client import EncryptorUnavailableError
 from portcullis.scheduler import master as masters
 from portcullis.scheduler.chains import rotate_now
 from portcullis.scheduler.config import SchedulerConfig
@@ -42,17 +41,6 @@ def keys() -> None:
 keys.add_command(import_devices)
 
 
-@contextmanager
-def _encryptors(context: Context) -> Iterator[list[EncryptorClient]]:
-    """A client for each encryptor."""
-    config = context.source().section("emmg", EmmgConfig)
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(EncryptorClient(address))
-            for address in each_address(config.encryptor)
-        ]
-
-
 def new_master_id() -> str:
     """A name that tells when the master was made."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
@@ -63,7 +51,7 @@ def init_keys(source: ConfigSource) -> tuple[bool, str]:
 
     Returns whether a master was made, and the recipient that vendors encrypt key files to.
     """
-    made, import_key = source.section("encryptor", EncryptorConfig).init_keys(new_master_id())
+    made, import_key = EncryptorConfig.of(source).init_keys(new_master_id())
     return made, import_key.recipient()
 
 
@@ -92,10 +80,10 @@ def list_keys(context: Context) -> None:
         device_keys = _count_device_keys(engine)
     known: list[dict[str, object]] = []
     try:
-        with _encryptors(context) as encryptors:
-            for encryptor in encryptors:
-                info = encryptor.info()
-                known += [_describe(one, encryptor.address, counts) for one in info.masters]
+        with each_encryptor(context) as encryptors:
+            for one_of_them in encryptors:
+                info = one_of_them.info()
+                known += [_describe(one, one_of_them.address, counts) for one in info.masters]
                 context.show({"import_recipient": info.import_recipient or None})
     except EncryptorUnavailableError as error:
         context.show({"masters": str(error)})
@@ -161,7 +149,7 @@ def rotate(context: Context, product_id: int | None, *, now: bool, is_master: bo
 
 def _rotate_product(context: Context, product_id: int) -> None:
     config = SchedulerConfig.of(context.source())
-    with context.database() as engine, EncryptorClient(config.encryptor) as client:
+    with context.database() as engine, encryptor(context) as client:
         try:
             live_at = rotate_now(
                 engine, client, product_id, config.chain_epochs, config.prepare_ahead.delta
@@ -172,7 +160,7 @@ def _rotate_product(context: Context, product_id: int) -> None:
 
 
 def _rotate_master(context: Context) -> None:
-    with context.database() as engine, _encryptors(context) as encryptors:
+    with context.database() as engine, each_encryptor(context) as encryptors:
         master_id, is_new = masters.begin_master_change(engine, encryptors, new_master_id())
         counts = count_by_master(engine)
         total = sum(counts.values()) - counts.get(master_id, 0)
@@ -194,7 +182,7 @@ def retire(context: Context, master_id: str) -> None:
 
     Keep it off this machine for as long as backups sealed under it are kept.
     """
-    with context.database() as engine, _encryptors(context) as encryptors:
+    with context.database() as engine, each_encryptor(context) as encryptors:
         masters.retire_master(engine, encryptors, master_id)
     context.show({"retired": master_id})
 
@@ -205,7 +193,7 @@ def retire(context: Context, master_id: str) -> None:
 @click.pass_obj
 def recall(context: Context, master_id: str) -> None:
     """Have a retired master open rows again: a backup that it has sealed was restored."""
-    with context.database() as engine, _encryptors(context) as encryptors:
+    with context.database() as engine, each_encryptor(context) as encryptors:
         masters.recall_master(engine, encryptors, master_id)
     context.show({"recalled": master_id})
 
@@ -215,7 +203,7 @@ def recall(context: Context, master_id: str) -> None:
 @click.pass_obj
 def verify(context: Context) -> None:
     """Have the encryptor open every key and say which do not; status 1 if any does not."""
-    with context.database() as engine, _encryptors(context) as encryptors:
+    with context.database() as engine, each_encryptor(context) as encryptors:
         total = sum(count_by_master(engine).values())
         with progress_bar(context, "keys verified", total) as advance:
             result = masters.verify_all(engine, encryptors[0], advance)

@@ -19,6 +19,8 @@ from portcullis.cli.audit import audit
 from portcullis.cli.clients import clients
 from portcullis.cli.context import Context, Instant, common_options, to_json
 from portcullis.cli.db import db
+from portcullis.cli.ca import ca
+from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.keys import keys
 from portcullis.cli.services import service_commands
 from portcullis.cli.up import up
@@ -40,8 +42,9 @@ SECTIONS: dict[str, Callable[[ConfigSource], Section]] = {
     "database": lambda source: source.section("database", DatabaseConfig),
     "log": lambda source: source.section("log", LogConfig),
     "gateway": GatewayConfig.of,
-    "emmg": lambda source: source.section("emmg", EmmgConfig),
-    "encryptor": lambda source: source.section("encryptor", EncryptorConfig),
+    "emmg": EmmgConfig.of,
+    "encryptor": EncryptorConfig.of,
+    "keys": KeysConfig.of,
     "cycler": CyclerConfig.of,
     "scheduler": SchedulerConfig.of,
     "mux": MuxConfig.of,
@@ -64,6 +67,7 @@ cli.add_command(keys)
 cli.add_command(db)
 cli.add_command(audit)
 cli.add_command(clients)
+cli.add_command(ca)
 
 
 @cli.command()

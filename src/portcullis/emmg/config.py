@@ -1,7 +1,8 @@
 """`[emmg]`."""
 
-from portcullis.runtime.config import Duration, Section
-from portcullis.runtime.rpc.client import Addresses
+from portcullis.runtime.config import ConfigSource, Duration, Section
+from portcullis.runtime.rpc.client import Addresses, check_addresses
+from portcullis.runtime.tls import TlsConfig
 
 
 class EmmgConfig(Section, frozen=True):
@@ -9,6 +10,8 @@ class EmmgConfig(Section, frozen=True):
 
     monitor: str = "127.0.0.1:9102"
     encryptor: Addresses = "unix:var/run/encryptor.sock"
+    tls: TlsConfig | None = None
+    """This EMMG's certificate, for an encryptor over TCP."""
     ca_system_id: int = 0xFFF0
     """The upper 16 bits of the streams' client_id; part of every box's key derivation."""
     workers: int = 2
@@ -19,3 +22,10 @@ class EmmgConfig(Section, frozen=True):
     """How long an idle worker waits before it looks again."""
     claim_hold: Duration = Duration.parse("30s")
     """When the claim of an EMMG that died comes due again."""
+
+    @classmethod
+    def of(cls, source: ConfigSource) -> "EmmgConfig":
+        """Read and check the section; raises ConfigError."""
+        config = source.section("emmg", cls)
+        check_addresses(config.encryptor, config.tls, "emmg")
+        return config

@@ -10,6 +10,7 @@ from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.runtime.service import Service
 from portcullis.runtime.threads import in_thread
+from portcullis.runtime.tls import TlsFiles
 from portcullis.store.database import engine_for
 from portcullis.store.health import DatabaseHealth
 
@@ -19,11 +20,11 @@ _GIVE_BACK_S = 2.0
 
 async def main(source: ConfigSource) -> None:
     """Run the EMMG until it is told to stop."""
-    config = source.section("emmg", EmmgConfig)
+    config = EmmgConfig.of(source)
     database = source.section("database", DatabaseConfig)
     engine = engine_for(database.full_url(), pool_size=max(database.pool_size, config.workers))
     stopping = threading.Event()
-    client = EncryptorClient(config.encryptor)
+    client = EncryptorClient(config.encryptor, TlsFiles.of(config.tls, "emmg.tls"))
     workers = [Worker(engine, client, config, stopping) for _ in range(config.workers)]
     async with Service("emmg", config.monitor) as service:
         for number, worker in enumerate(workers):

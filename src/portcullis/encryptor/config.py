@@ -2,8 +2,18 @@
 
 from pathlib import Path
 
-from portcullis.keys import Custody, FileMasters, ImportKey, MasterStore, TokenMasters, init_masters
-from portcullis.runtime.config import Section, read_secret
+from portcullis.encryptor.permits import AllowConfig
+from portcullis.keys import (
+    Custody,
+    FileMasters,
+    ImportKey,
+    MasterStore,
+    TokenMasters,
+    init_masters,
+)
+from portcullis.runtime.config import ConfigError, ConfigSource, Section, read_secret
+from portcullis.runtime.rpc.client import Addresses, each_address
+from portcullis.runtime.tls import TlsConfig
 
 
 class Pkcs11Config(Section, frozen=True):
@@ -22,7 +32,10 @@ class Pkcs11Config(Section, frozen=True):
 class EncryptorConfig(Section, frozen=True):
     """Where the encryptor listens and keeps its master.
 
-    listen: "unix:PATH" (mode 0600), or "host:port" on loopback; device keys come in clear.
+    listen: "unix:PATH" (mode 0600: this user may make every call), or "host:port" with `tls`; or
+        a list of them.
+    tls: this encryptor's certificate, for TCP; each peer must show one of the same CA.
+    allow: which peers may make which calls over TCP.
     monitor: "host:port" of /metrics, /livez and /readyz.
     master_key_file: JSON, mode 0600; `portcullis keys init` makes it. Not used with `pkcs11`.
     pkcs11: the token that the masters are in.
@@ -31,7 +44,9 @@ class EncryptorConfig(Section, frozen=True):
     max_batch: the most items one call may carry; more is refused as a whole.
     """
 
-    listen: str = "unix:var/run/encryptor.sock"
+    listen: Addresses = "unix:var/run/encryptor.sock"
+    tls: TlsConfig | None = None
+    allow: AllowConfig = AllowConfig()
     monitor: str = "127.0.0.1:9103"
     master_key_file: str = "var/keys/master.json"
     pkcs11: Pkcs11Config | None = None
@@ -45,6 +60,18 @@ class EncryptorConfig(Section, frozen=True):
             return Path(self.import_key_file)
         beside = self.master_key_file if self.pkcs11 is None else self.pkcs11.pin_file
         return Path(beside).with_name("import.json")
+
+    @classmethod
+    def of(cls, source: ConfigSource) -> "EncryptorConfig":
+        """Read the section; raises ConfigError, also for TCP that has no certificate."""
+        config = source.section("encryptor", cls)
+        for listen in each_address(config.listen):
+            if not listen.startswith("unix:") and config.tls is None:
+                raise ConfigError(
+                    f"encryptor.listen: {listen}: TCP needs [encryptor.tls]; on one host use"
+                    " unix:PATH"
+                )
+        return config
 
     def masters(self) -> MasterStore:
         """The masters of the file or the token; raises KeyFileError or ConfigError."""

@@ -19,6 +19,7 @@ from portcullis.encryptor.custodian import (
     verify,
 )
 from portcullis.encryptor.importer import Importer, ImportFileError
+from portcullis.encryptor.permits import AllowConfig, peer_names
 from portcullis.encryptor.sealer import Sealer
 from portcullis.keys import (
     CustodyAwayError,
@@ -36,6 +37,7 @@ MAX_WAITING_CALLS = 32
 """Back-pressure: calls beyond are told RESOURCE_EXHAUSTED at once and come again."""
 
 MAX_CA_SYSTEM_ID = 0xFFFF
+SERVICE: str = pb.DESCRIPTOR.services_by_name["Encryptor"].full_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _T = TypeVar("_T")
@@ -54,6 +56,7 @@ class Servicer(EncryptorServicer):
         executor: Executor,
         *,
         max_batch: int,
+        allow: AllowConfig,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._masters = masters
@@ -63,11 +66,13 @@ class Servicer(EncryptorServicer):
         self._sealer = sealer
         self._executor = executor
         self._max_batch = max_batch
+        self._allow = allow
         self._clock = clock
         self._waiting = 0
 
     async def Seal(self, request: pb.SealRequest, context: Context) -> pb.SealReply:  # noqa: N802 (gRPC spells calls so)
         """Seal EMMs, each answered on its own."""
+        await self._admit("Seal", context)
         await self._bound(len(request.items), context)
         if request.ca_system_id > MAX_CA_SYSTEM_ID:
             await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, "ca_system_id: 16 bits")
@@ -82,12 +87,14 @@ class Servicer(EncryptorServicer):
 
     async def MakeChain(self, request: pb.MakeChainRequest, context: Context) -> pb.SealedKey:  # noqa: N802 (gRPC spells calls so)
         """Make a product key chain, sealed."""
+        await self._admit("MakeChain", context)
         return await self._work("make_chain", context, lambda: make_chain(self._custody, request))
 
     async def ImportDeviceKeys(  # noqa: N802 (gRPC spells calls so)
         self, shares: AsyncIterator[pb.VendorFile], context: Context
     ) -> None:
         """Read a vendor key file and give its keys back sealed, line by line; one at a time."""
+        await self._admit("ImportDeviceKeys", context)
         if self._is_importing:
             await self._reject(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "another import runs")
 
@@ -109,6 +116,7 @@ class Servicer(EncryptorServicer):
         self, request: pb.SameKeysRequest, context: Context
     ) -> pb.SameKeysReply:
         """Say of each pair whether it is one key; which key is never said."""
+        await self._admit("SameKeys", context)
         await self._bound(len(request.pairs), context)
         answers = await self._work(
             "same_keys",
@@ -122,6 +130,7 @@ class Servicer(EncryptorServicer):
 
     async def Rewrap(self, request: pb.RewrapRequest, context: Context) -> pb.RewrapReply:  # noqa: N802 (gRPC spells calls so)
         """Seal keys anew under the current master, each answered on its own."""
+        await self._admit("Rewrap", context)
         await self._bound(len(request.keys), context)
         keys = await self._work(
             "rewrap", context, lambda: [rewrap(self._custody, key) for key in request.keys]
@@ -133,6 +142,7 @@ class Servicer(EncryptorServicer):
 
     async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyReply:  # noqa: N802 (gRPC spells calls so)
         """Say which keys open, and why others do not."""
+        await self._admit("Verify", context)
         await self._bound(len(request.keys), context)
         errors = await self._work(
             "verify", context, lambda: [verify(self._custody, key) for key in request.keys]
@@ -146,6 +156,7 @@ class Servicer(EncryptorServicer):
         self, request: pb.ChangeMasterRequest, context: Context
     ) -> pb.InfoReply:
         """Change what a master is used for; nothing opened under the old order is kept."""
+        await self._admit("ChangeMaster", context)
 
         def change() -> pb.InfoReply:
             # The import key is always under the current master, also when this was cut short.
@@ -167,6 +178,7 @@ class Servicer(EncryptorServicer):
 
     async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoReply:  # noqa: N802 (gRPC spells calls so)
         """Say which masters are at hand, and what time it is here."""
+        await self._admit("Info", context)
         del request
         return await self._work("info", context, self._info)
 
@@ -189,6 +201,17 @@ class Servicer(EncryptorServicer):
 
     def _clock_us(self) -> int:
         return int(self._clock() * 1_000_000)
+
+    async def _admit(self, call: str, context: Context) -> None:
+        """Let in whoever has the Unix socket; over TCP, those named for this call."""
+        if context.peer().startswith("unix:"):
+            return
+        names = peer_names(context.auth_context())
+        if not set(names) & set(self._allow.names(call)):
+            peer = ", ".join(names) or "a peer without a name"
+            await self._reject(
+                context, grpc.StatusCode.PERMISSION_DENIED, f"{peer} may not call {call}"
+            )
 
     async def _bound(self, items: int, context: Context) -> None:
         if items > self._max_batch:

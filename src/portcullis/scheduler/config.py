@@ -1,7 +1,8 @@
 """`[scheduler]`."""
 
 from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
-from portcullis.runtime.rpc.client import Addresses
+from portcullis.runtime.rpc.client import Addresses, check_addresses
+from portcullis.runtime.tls import TlsConfig
 
 MAX_CHAIN_EPOCHS = 128
 
@@ -12,6 +13,7 @@ class SchedulerConfig(Section, frozen=True):
     monitor: "host:port" of /metrics, /livez and /readyz.
     encryptor: where it listens, "unix:PATH" or "host:port"; or several, the next when one is
         away.
+    tls: this scheduler's certificate, for an encryptor over TCP.
     purge_every: how often what is over is taken off the air and deleted.
     reseal_every: how old a box's state may grow; bounds how far behind its clock can be.
     product_key_period: how long content is scrambled under one epoch of a product key.
@@ -24,6 +26,7 @@ class SchedulerConfig(Section, frozen=True):
 
     monitor: str = "127.0.0.1:9105"
     encryptor: Addresses = "unix:var/run/encryptor.sock"
+    tls: TlsConfig | None = None
     purge_every: Duration = Duration(60)
     reseal_every: Duration = Duration(86_400)
     product_key_period: Duration = Duration(30 * 86_400)
@@ -36,6 +39,7 @@ class SchedulerConfig(Section, frozen=True):
     def of(cls, source: ConfigSource) -> "SchedulerConfig":
         """Read and check the section; raises ConfigError."""
         config = source.section("scheduler", cls)
+        check_addresses(config.encryptor, config.tls, "scheduler")
         if not 2 <= config.chain_epochs <= MAX_CHAIN_EPOCHS:  # noqa: PLR2004 (a chain goes on)
             raise ConfigError("scheduler.chain_epochs: expected 2 to 128")
         if config.prepare_ahead >= config.product_key_period:

@@ -17,6 +17,7 @@ from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.runtime.service import Service
 from portcullis.runtime.threads import in_thread
+from portcullis.runtime.tls import TlsFiles
 from portcullis.scheduler import metrics
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.figures import FIGURES_EVERY_S, Figures
@@ -41,7 +42,7 @@ async def main(source: ConfigSource) -> None:
     REGISTRY.register(figures)
     trouble: dict[str, str] = {}
     async with Service("scheduler", config.monitor) as service:
-        client = EncryptorClient(config.encryptor)
+        client = EncryptorClient(config.encryptor, TlsFiles.of(config.tls, "scheduler.tls"))
         jobs = Jobs(
             engine,
             client,

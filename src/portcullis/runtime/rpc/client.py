@@ -1,5 +1,6 @@
 """The calling end of the encryptor's RPC, for threads (a channel may be shared by many)."""
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -8,9 +9,11 @@ from typing import Annotated, Any, Self
 import grpc
 import msgspec
 
+from portcullis.runtime.config import ConfigError
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.encryptor_pb2_grpc import EncryptorStub
+from portcullis.runtime.tls import TlsConfig, TlsFiles
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """What either end takes: a thousand items with a hundred entitlements each are 4 MB."""
@@ -51,6 +54,13 @@ def each_address(addresses: Addresses) -> tuple[str, ...]:
     return (addresses,) if isinstance(addresses, str) else addresses
 
 
+def check_addresses(addresses: Addresses, tls: TlsConfig | None, section: str) -> None:
+    """Raise ConfigError for an address over TCP without a `tls` table."""
+    for address in each_address(addresses):
+        if not address.startswith("unix:") and tls is None:
+            raise ConfigError(f"{section}.encryptor: {address}: TCP needs [{section}.tls]")
+
+
 class EncryptorClient(AbstractContextManager["EncryptorClient"]):
     """Calls with a deadline each, to the first of `addresses` until it is away, then to the next.
 
@@ -58,14 +68,21 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
     EncryptorError when the call itself is at fault.
     """
 
-    def __init__(self, addresses: Addresses, deadline_s: float = 10.0) -> None:
+    def __init__(
+        self, addresses: Addresses, tls: TlsFiles | None = None, *, deadline_s: float = 10.0
+    ) -> None:
+        """Make channels; `tls` is for those over TCP, and is read anew when its files change."""
         self.addresses = each_address(addresses)
         self.address = ", ".join(self.addresses)
         self._deadline_s = deadline_s
-        self._channels = [grpc.insecure_channel(one, options=_OPTIONS) for one in self.addresses]
-        self._stubs = [EncryptorStub(one) for one in self._channels]  # type: ignore[no-untyped-call]  # generated
+        self._tls = tls
+        self._channels: list[grpc.Channel] = []
+        self._former: list[grpc.Channel] = []
+        self._stubs: list[EncryptorStub] = []
+        self._opening = threading.Lock()
         self._preferred = 0
         self._is_closed = False
+        self._open()
 
     def __exit__(
         self,
@@ -81,8 +98,33 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
     def close(self) -> None:
         """Let go of the channels; calls under way are cancelled."""
         self._is_closed = True
-        for channel in self._channels:
+        for channel in self._channels + self._former:
             channel.close()
+
+    def _open(self) -> None:
+        """Open channels with the certificates as they are now.
+
+        Calls under way end on those before, which are closed when certificates change again.
+        """
+        for channel in self._former:
+            channel.close()
+        self._former = self._channels
+        self._channels = [self._channel(address) for address in self.addresses]
+        self._stubs = [EncryptorStub(one) for one in self._channels]  # type: ignore[no-untyped-call]  # generated
+
+    def _channel(self, address: str) -> grpc.Channel:
+        if address.startswith("unix:"):
+            return grpc.insecure_channel(address, options=_OPTIONS)
+        assert self._tls is not None, address  # noqa: S101 (see `check_addresses`)
+        pem = self._tls.pem
+        credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.certificate)
+        return grpc.secure_channel(address, credentials, options=_OPTIONS)
+
+    def _follow_certificates(self) -> None:
+        if self._tls is not None and not self._is_closed:
+            with self._opening:
+                if self._tls.changed():
+                    self._open()
 
     def check(self) -> str | None:
         """Readiness: one encryptor is enough."""
@@ -98,6 +140,7 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
         """The addresses where nobody answers in time."""
         if self._is_closed:
             return list(self.addresses)
+        self._follow_certificates()
         asked = [stub.Info.future(pb.InfoRequest(), timeout=_CHECK_S) for stub in self._stubs]
         return [
             address
@@ -133,6 +176,7 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
 
         Only the encryptor asked first is asked: what it had of the file is lost with it.
         """
+        self._follow_certificates()
         place = self._preferred
 
         def requests() -> Iterator[pb.VendorFile]:
@@ -180,6 +224,7 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
     def _call(self, call: str, request: Any) -> Any:  # noqa: ANN401 (generated)
         if (size := request.ByteSize()) > MAX_MESSAGE_BYTES:
             raise EncryptorError(f"{call}: {size} bytes in one call, {MAX_MESSAGE_BYTES} at most")
+        self._follow_certificates()
         count = len(self.addresses)
         reasons = []
         for place in [(self._preferred + step) % count for step in range(count)]:
