@@ -38,13 +38,20 @@ issuer = "https://portcullis.test"
 """,
     "emmg": """\
 encryptor = "{encryptor}"
+{tls}
 """,
     "encryptor": """\
 listen = "127.0.0.1:{listen}"
 master_key_file = "{home}/master.json"
+{tls}
+[encryptor.allow]
+seal = ["emmg"]
+make_chains = ["scheduler"]
+import_keys = ["keys"]
 """,
     "scheduler": """\
 encryptor = "{encryptor}"
+{tls}
 """,
     "mux": """\
 listen = "127.0.0.1:{listen}"
@@ -140,11 +147,13 @@ class HeadEnd:
         (self.home / "state").mkdir()
         make_boxes(self.home, list(device_ids))
         make_certificate(self.home)
+        self._issue_certificates()
         for room, names in self.names.items():
             for number, name in enumerate(names, start=1):
                 self._write_config(room, name, number)
         self.config("keys").write_text(
-            f'[emmg]\nencryptor = "127.0.0.1:{self.listens["encryptor1"]}"\n'
+            f'[keys]\nencryptor = "127.0.0.1:{self.listens["encryptor1"]}"\n'
+            + self._tls("keys")
             + self.plan.database("keys"),
             encoding="utf-8",
         )
@@ -163,6 +172,25 @@ class HeadEnd:
             self.home / "certificate.pem",
         )
 
+    def _issue_certificates(self) -> None:
+        """A CA, and a certificate for each room that speaks to the encryptor."""
+        command = [sys.executable, "-m", "portcullis.cli.main", "ca"]
+        where = ["--dir", str(self.home / "tls")]
+        subprocess.run([*command, "init", *where], check=True, stdout=subprocess.DEVNULL)
+        for room in ("encryptor", "emmg", "scheduler", "keys"):
+            host = ["--host", "127.0.0.1"]
+            subprocess.run(
+                [*command, "issue", room, *host, *where], check=True, stdout=subprocess.DEVNULL
+            )
+
+    def _tls(self, room: str) -> str:
+        """The table of a room's certificate."""
+        tls = self.home / "tls"
+        return (
+            f'[{room}.tls]\nca_file = "{tls}/ca.pem"\n'
+            f'cert_file = "{tls}/{room}.pem"\nkey_file = "{tls}/{room}.key"\n'
+        )
+
     def _write_config(self, room: str, name: str, number: int) -> None:
         def reach(part: str) -> int:
             return self.plan.reach(room, part, self.listens[part])
@@ -175,6 +203,7 @@ class HeadEnd:
             encryptor=f"127.0.0.1:{reach('encryptor1')}",
             mux=reach("mux1"),
             boxes=self.plan.boxes_port,
+            tls=self._tls(room),
         )
         monitor = f'monitor = "127.0.0.1:{self.monitors[name]}"\n'
         database = "" if room in ("encryptor", "mux") else self.plan.database(room)

@@ -17,11 +17,15 @@ from portcullis.runtime.rpc.client import EncryptorClient
 from tests.faults.figures import record
 from tests.faults.processes import answers_ok
 from tests.faults.scale import IS_FULL
+from tests.integration.encryptor_process import seal_device_keys
 
 CALLS = 30_000 if IS_FULL else 600
 DEADLINE_S = 30.0
 SERVICE = "/portcullis.encryptor.v1.Encryptor/"
-METHODS = ("Seal", "MakeChain", "ImportDeviceKeys", "Rewrap", "Info", "Nothing")
+METHODS = (
+    *("Seal", "MakeChain", "ImportDeviceKeys", "SameKeys", "Rewrap", "Verify", "Info"),
+    "Nothing",
+)
 EXPECTED = {"OK", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
 ODD = (0, 1, 2, 255, 256, 65_535, 65_536, 2**31 - 1, 2**32 - 1)
 WIDE = (*ODD, 2**40 - 1, 2**40, 2**63 - 1, 2**64 - 1)
@@ -116,11 +120,16 @@ def rubbish(rng: Random, device: pb.SealedKey, product: pb.SealedKey) -> bytes:
                 last_epoch=rng.choice(ODD),
             ).SerializeToString()
         case 2:
-            keys = [
-                pb.DeviceKey(device_id=rng.choice(WIDE), key=rng.randbytes(rng.choice((0, 16, 99))))
+            lines = [
+                f"{rng.choice(WIDE)},{rng.randbytes(rng.choice((0, 16, 99))).hex()}"
                 for _ in range(rng.choice((0, 1, 3, 1001)))
             ]
-            request = pb.ImportRequest(keys=keys).SerializeToString()
+            file = rng.choice((b"", b"age-encryption.org/v1\n")) + "\n".join(lines).encode()
+            request = pb.VendorFile(data=file, skip_lines=rng.choice(WIDE)).SerializeToString()
+        case 3 if rng.random() < 0.5:
+            odd = [odd_key(rng, device) for _ in range(2)]
+            pair = pb.SameKeysRequest.Pair(held=odd[0], offered=odd[1])
+            request = pb.SameKeysRequest(pairs=[pair]).SerializeToString()
         case 3:
             sealed = [odd_key(rng, rng.choice((device, product))) for _ in range(3)]
             request = pb.RewrapRequest(keys=sealed).SerializeToString()
@@ -147,7 +156,7 @@ def test_no_call_does_harm(encryptor: tuple[str, subprocess.Popen[bytes], Path],
     came: Counter[str] = Counter()
     started = time.monotonic()
     with EncryptorClient(address) as client, grpc.insecure_channel(address) as channel:
-        [device] = client.import_device_keys([(1001, bytes(32))])
+        [device] = seal_device_keys(client, [(1001, bytes(32))])
         product = client.make_chain(101, 1, 100)
         calls = {method: channel.unary_unary(SERVICE + method) for method in METHODS}
         for _ in range(CALLS):

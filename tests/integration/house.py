@@ -15,12 +15,12 @@ from typing import Any
 
 import httpx
 from cycler_peer import free_port
+from encryptor_process import insert_device_keys, seal_device_keys
 from gateway_sms import ISSUER, KEY, token
 
 from portcullis.keys import init_masters
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.store.database import engine_for
-from portcullis.store.keys import insert_device_keys
 
 CONFIG = """
 [database]
@@ -183,7 +183,7 @@ class House:
         """Import device keys; the encryptor must be up."""
         engine = engine_for(self.url)
         with EncryptorClient(self.encryptor) as client:
-            sealed = client.import_device_keys((one, one.to_bytes(16)) for one in device_ids)
+            sealed = seal_device_keys(client, ((one, one.to_bytes(16)) for one in device_ids))
         insert_device_keys(engine, sealed)
         engine.dispose()
 

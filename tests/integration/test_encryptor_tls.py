@@ -136,9 +136,11 @@ def test_without_a_certificate_of_the_ca_nobody_is_let_in(house: House, tmp_path
     forged = tls(other, "emmg-1")
     ours = tls(house.home, "emmg-1")
     forged.pem = type(ours.pem)(ours.pem.ca, forged.pem.certificate, forged.pem.key)
-    with EncryptorClient(house.address, forged, deadline_s=3) as client:
-        with pytest.raises(EncryptorUnavailableError):
-            client.info()
+    with (
+        EncryptorClient(house.address, forged, deadline_s=3) as client,
+        pytest.raises(EncryptorUnavailableError),
+    ):
+        client.info()
     with grpc.insecure_channel(house.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         with pytest.raises(grpc.RpcError):
@@ -158,10 +160,12 @@ def test_an_encryptor_that_is_not_the_one_meant_is_not_talked_to(tmp_path: Path)
     )
     process = EncryptorProcess(tmp_path, table + ALLOW, also=address)
     process.init()
-    with running(process):
-        with EncryptorClient(address, tls(tmp_path, "emmg-1"), deadline_s=3) as client:
-            with pytest.raises(EncryptorUnavailableError):
-                client.info()
+    with (
+        running(process),
+        EncryptorClient(address, tls(tmp_path, "emmg-1"), deadline_s=3) as client,
+        pytest.raises(EncryptorUnavailableError),
+    ):
+        client.info()
 
 
 def served(address: str, home: Path) -> bytes:

@@ -16,10 +16,10 @@ from sqlalchemy.exc import DBAPIError
 from dvbwire.ts import PacketSync, SectionReassembler, pid_of
 from portcullis.auditor.config import AuditorConfig
 from portcullis.cli.audit import audit
+from portcullis.cli.ca import ca
 from portcullis.cli.clients import clients
 from portcullis.cli.context import Context, Instant, common_options, to_json
 from portcullis.cli.db import db
-from portcullis.cli.ca import ca
 from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.keys import keys
 from portcullis.cli.services import service_commands

@@ -7,6 +7,7 @@ import msgspec
 
 from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
 from portcullis.runtime.service import split_address
+from portcullis.runtime.tls import TlsConfig
 
 _Id16 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 _NAME = r"^[a-z][a-z0-9_-]{0,31}$"
@@ -45,6 +46,7 @@ class StreamConfig(Section, frozen=True, rename={"classes": "class"}):
         bandwidth_kbit_s: what to ask for; what is allocated is obeyed.
         format: "packets" or "sections"; the MUX may answer with the other, which is obeyed.
         provision: EMMs over "tcp" or "udp".
+        tls: certificates for a multiplexer that speaks SimulCrypt over TLS; not with "udp".
         version: protocol_version to speak.
         data_channel_id: unique per client_id on the MUX: a standby needs another.
         data_stream_id: unique per channel.
@@ -57,6 +59,7 @@ class StreamConfig(Section, frozen=True, rename={"classes": "class"}):
     bandwidth_kbit_s: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)] = 1000
     format: Literal["packets", "sections"] = "packets"
     provision: Literal["tcp", "udp"] = "tcp"
+    tls: TlsConfig | None = None
     version: Literal[2, 3, 5] = 3
     data_channel_id: _Id16 = 1
     data_stream_id: _Id16 = 1
@@ -105,6 +108,10 @@ class CyclerConfig(Section, frozen=True):
                 raise ConfigError(f"cycler.stream: client_id and data_id {name} are there twice")
         for stream in config.stream:
             split_address(stream.mux, "cycler.stream.mux")
+            if stream.tls is not None and stream.provision == "udp":
+                raise ConfigError(
+                    f'cycler.stream {stream.name}: tls: provision = "udp" is in clear'
+                )
             _check_classes(stream)
         return config
 

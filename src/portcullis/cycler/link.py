@@ -36,6 +36,7 @@ from dvbwire.simulcrypt import (
 from portcullis.cycler.config import StreamConfig
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.service import split_address
+from portcullis.runtime.tls import TlsFiles
 
 _CONNECT_TIMEOUT_S = 5.0
 _BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 2.0  # a MUX that is back is on air again within 5 s
@@ -75,6 +76,7 @@ class Link:
         self.allocated_kbit_s = 0
         self.wanted = False
         self.changed = changed
+        self._tls = TlsFiles.of(config.tls, f"cycler.stream {config.name}: tls")
         self._session: _Session | None = None
         self._log = log.bind(stream=config.name, mux=config.mux)
 
@@ -137,7 +139,10 @@ class Link:
                     udp, _ = await loop.create_datagram_endpoint(
                         lambda: _UdpErrors(self.counts), remote_addr=(host, port)
                     )
-                _, session = await loop.create_connection(lambda: _Session(self, udp), host, port)
+                context = self._tls.client_context() if self._tls is not None else None
+                _, session = await loop.create_connection(
+                    lambda: _Session(self, udp), host, port, ssl=context
+                )
         except OSError as error:  # TimeoutError is one
             self.counts["connect_failed"] += 1
             self._log.warning("cannot connect", reason=str(error) or "timeout")

@@ -19,10 +19,13 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 (grpc's handlers are of any request and reply)
-        """The call's handler, with a reader in front of it; None where there is no such call."""
+        """The call's handler, with a reader in front of it; None where there is no such call.
+
+        Calls that answer one request with many are not ours (grpc.health.v1's Watch).
+        """
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
+        if handler is None or (handler.response_streaming and not handler.request_streaming):
+            return handler
 
         async def read(data: bytes, context: _Context) -> Any:  # noqa: ANN401 (any request)
             try:

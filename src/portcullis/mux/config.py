@@ -5,6 +5,7 @@ from typing import Annotated, Self
 import msgspec
 
 from portcullis.runtime.config import ConfigError, ConfigSource, Section
+from portcullis.runtime.tls import TlsConfig
 
 _KbitPerS = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _LAST_PID = 0x1FFE
@@ -18,6 +19,7 @@ class MuxConfig(Section, frozen=True):
 
     Attributes:
         listen: "host:port" for EMMGs, TCP and UDP alike.
+        tls: the multiplexer's certificate: EMMGs must show one of its CA, and UDP is not heard.
         input: "filler" (null packets and a PAT), "file:PATH" (played for ever) or
             "udp://host:port" (passed through as it arrives).
         bitrate_kbit_s: rate of the filler (5000 if not given), or of a file whose PCRs shall not
@@ -30,6 +32,7 @@ class MuxConfig(Section, frozen=True):
     """
 
     listen: str = "127.0.0.1:32000"
+    tls: TlsConfig | None = None
     input: str = FILLER
     bitrate_kbit_s: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] | None = None
     outputs: tuple[str, ...] = ("udp://127.0.0.1:5000",)

@@ -1,6 +1,7 @@
 """Wiring of `portcullis mux`: sockets, clock and signals around the multiplexer."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -20,12 +21,17 @@ from portcullis.mux.pacing import Pacer
 from portcullis.mux.server import EmmgDoor, EmmgSession, UdpProvisions
 from portcullis.mux.streams import StreamTable
 from portcullis.runtime.config import ConfigError, ConfigSource
+from portcullis.runtime.logging import get_logger
 from portcullis.runtime.service import Service, bind, split_address
+from portcullis.runtime.tls import TlsFiles
 
 _TICK_S = 0.005
 _MEASURE_S = 5.0
 _SILENCE_S = 2.0
 _CAT_VERSIONS = 32
+_CERTIFICATES_S = 1.0
+
+log = get_logger("portcullis.mux")
 
 
 async def main(source: ConfigSource) -> None:
@@ -41,7 +47,7 @@ async def main(source: ConfigSource) -> None:
         inserter = Inserter(first_cat_version=int(time.time()) % _CAT_VERSIONS)
         multiplexer = Multiplexer(inserter, table, outputs, lambda: datetime.now(UTC))
         door = EmmgDoor(table, multiplexer.provide, multiplexer.announce)
-        await stack.enter_async_context(_listening(door, config.listen))
+        await stack.enter_async_context(_listening(door, config))
         service = Service("mux", config.monitor)
         now = asyncio.get_running_loop().time
         if paced is None:
@@ -93,19 +99,35 @@ def _silence(seconds: float) -> str | None:
 
 
 @asynccontextmanager
-async def _listening(door: EmmgDoor, listen: str) -> AsyncIterator[None]:
-    """Hear EMMGs on TCP, and on UDP under the same number."""
+async def _listening(door: EmmgDoor, config: MuxConfig) -> AsyncIterator[None]:
+    """Hear EMMGs on TCP, and on UDP under the same number unless the link is to be TLS."""
     loop = asyncio.get_running_loop()
-    listener = bind(*split_address(listen, "mux.listen"), "mux.listen")
-    server = await loop.create_server(lambda: EmmgSession(door), sock=listener)
-    transport, _ = await loop.create_datagram_endpoint(
-        lambda: UdpProvisions(door), local_addr=listener.getsockname()[:2]
-    )
-    try:
+    listener = bind(*split_address(config.listen, "mux.listen"), "mux.listen")
+    async with AsyncExitStack() as stack:
+        context = None
+        if config.tls is not None:
+            files = TlsFiles(config.tls, "mux.tls")
+            context = files.server_context()
+            following = asyncio.create_task(_follow_certificates(files, context))
+            stack.callback(following.cancel)
+        else:
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda: UdpProvisions(door), local_addr=listener.getsockname()[:2]
+            )
+            stack.callback(transport.close)
+        server = await loop.create_server(lambda: EmmgSession(door), sock=listener, ssl=context)
+        stack.callback(server.close)
         yield
-    finally:
-        transport.close()
-        server.close()
+
+
+async def _follow_certificates(files: TlsFiles, context: ssl.SSLContext) -> None:
+    """Show new certificates to those who connect from then on."""
+    while True:
+        await asyncio.sleep(_CERTIFICATES_S)
+        try:
+            files.refresh(context)
+        except OSError as error:
+            log.warning("certificates not taken", reason=str(error))
 
 
 @asynccontextmanager

@@ -91,6 +91,15 @@ class TlsFiles:
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def refresh(self, context: ssl.SSLContext) -> None:
+        """Have a server's context use the files as they are now; a CA that is gone stays believed.
+
+        Raises OSError where a file has gone meanwhile.
+        """
+        if self.changed():
+            context.load_cert_chain(self._paths["cert_file"], self._paths["key_file"])
+            context.load_verify_locations(self._paths["ca_file"])
+
     def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         context = ssl.create_default_context(purpose, cafile=str(self._paths["ca_file"]))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
