@@ -22,7 +22,7 @@ def test_every_key_is_in_the_document() -> None:
             "gateway",
             "emmg",
             "encryptor",
-                "keys",
+            "keys",
             "cycler",
             "scheduler",
             "mux",
