@@ -22,6 +22,7 @@ setup: ## Virtual environment and everything the tests drive
 .PHONY: test
 test: setup ## Everything CI checks: lint, types, contracts, all tests
 	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory audit
 	$(BIN)/pytest
 
 .PHONY: test-fast
@@ -41,6 +42,12 @@ lint: setup ## ruff, mypy, import contracts, dependencies, spelling
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/codespell
+
+.PHONY: audit
+audit: setup ## bandit, a scan for secrets, known vulnerabilities of packages
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+	$(BIN)/python tools/secret_scan.py
+	tools/audit_packages.sh
 
 .PHONY: format
 format: setup ## Rewrite the code as the formatter has it

@@ -13,6 +13,9 @@ import pytest
 
 from demo.headend import HeadEnd, make_boxes
 from demo.sms import SmsClient
+from portcullis.runtime.config import ConfigSource, DatabaseConfig
+from portcullis.store.database import engine_for
+from tests.system import thief
 
 BOXES = ["1001", "1002"]
 
@@ -99,8 +102,37 @@ def test_an_order_reaches_the_box(
     logs += (tmp_path / "requests.jsonl").read_bytes()
     for box in json.loads((tmp_path / "devices.json").read_text()):
         assert box["device_key"].encode() not in logs
+    _a_thief_opens_nothing(tmp_path, ConfigSource.load(head_end.config))
     secret = json.loads((tmp_path / "state" / "client.json").read_text())["client_secret"]
     assert secret.encode() not in logs
+
+
+def _a_thief_opens_nothing(home: Path, source: ConfigSource) -> None:
+    """A dump of the database and every file but keys and boxes: none of it is a key to an EMM."""
+    engine = engine_for(source.section("database", DatabaseConfig).full_url())
+    sections = thief.first_parts(engine, 3)
+    assert sections
+    kept = [
+        "keys",
+        "devices.json",
+        "devices.csv",
+        "client.json",
+        "oauth",
+        "portcullis.db",
+        "out.ts",
+    ]
+    stolen = [*thief.dump(engine), *thief.files_of(home, but=kept)]
+    tried = thief.candidates(stolen)
+    assert len(tried) > 5000
+    assert list(thief.opened(engine, sections, tried)) == []
+    # The same attempt with what the thief does not have.
+    boxes = json.loads((home / "devices.json").read_text())
+    [master] = json.loads((home / "state" / "keys" / "master.json").read_text())
+    box_keys = {bytes.fromhex(box["device_key"]) for box in boxes}
+    assert any("device key" in what for what in thief.opened(engine, sections, box_keys))
+    opened = thief.opened(engine, sections, [bytes.fromhex(master["key"])])
+    assert "a sealed key, as its master" in list(opened)
+    engine.dispose()
 
 
 async def _orders(home: Path, watcher: Watcher) -> None:

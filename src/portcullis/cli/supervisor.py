@@ -37,7 +37,7 @@ class Child:
         """Start the process; its log is appended to."""
         self.ended_at = None
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 (this project's own command)
+            self.process = subprocess.Popen(  # noqa: S603 (this project's own command)  # nosec B603
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -112,7 +112,7 @@ class Link:
             await self._connect()
             failures = 0 if loop.time() - began > _SETTLED_S else failures + 1
             back_off = min(_MAX_BACK_OFF_S, _BACK_OFF_S * 2 ** min(failures, 10))
-            await asyncio.sleep(back_off * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+            await asyncio.sleep(back_off * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)  # nosec B311
 
     async def close(self) -> None:
         """Close stream and channel politely; bounded by 2 s."""

@@ -77,7 +77,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         scopes = sorted(allowed & set(scope.split()) if scope else allowed)
         return {
             "access_token": self._sign(client.client_id, scopes),
-            "token_type": "Bearer",
+            "token_type": "Bearer",  # nosec B105
             "expires_in": self._lifetime_s,
             "scope": " ".join(scopes),
         }

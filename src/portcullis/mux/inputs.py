@@ -166,7 +166,7 @@ def udp_receiver(host: str, port: int) -> socket.socket:
         address = socket.gethostbyname(host)
         if ip_address(address).is_multicast:
             receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            membership = socket.inet_aton(address) + socket.inet_aton("0.0.0.0")  # noqa: S104 (any interface)
+            membership = socket.inet_aton(address) + socket.inet_aton("0.0.0.0")  # noqa: S104 (any interface)  # nosec B104
             receiver.bind((address, port))
             receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
         else:
