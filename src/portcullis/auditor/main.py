@@ -16,6 +16,8 @@ from portcullis.runtime.service import Service
 from portcullis.store.database import engine_for
 
 POLL_S = 1.0
+_ANSWER_S = 4.0
+_LAST_S = 8.0
 
 log = get_logger("portcullis.auditor")
 
@@ -24,7 +26,7 @@ async def main(source: ConfigSource) -> None:
     """Follow until told to stop; then sign and anchor what there is. Raises ConfigError."""
     config = AuditorConfig.of(source)
     database = source.section("database", DatabaseConfig)
-    engine = engine_for(database.full_url(), pool_size=1)
+    engine = engine_for(database.full_url(), pool_size=1, answer_s=_ANSWER_S)
     auditor = Auditor(
         engine,
         Path(config.dir),
@@ -33,17 +35,20 @@ async def main(source: ConfigSource) -> None:
         keeping=Keeping(config.file_bytes, float(config.keep)),
     )
     async with Service("auditor", config.monitor) as service:
-        service.checks["evidence"] = lambda: "; ".join(auditor.trouble.values()) or None
+        service.checks["record"] = lambda: auditor.trouble.get("log")
+        service.notices["record"] = lambda: (
+            "; ".join(text for name, text in auditor.trouble.items() if name != "log") or None
+        )
         sign_at = anchor_at = 0.0
-        goes_on = True
-        while goes_on:
-            goes_on = await service.sleep(POLL_S)
+        while await service.sleep(POLL_S):
             now = time.monotonic()
-            signs, anchors = now >= sign_at or not goes_on, now >= anchor_at or not goes_on
+            signs, anchors = now >= sign_at, now >= anchor_at
             sign_at = now + float(config.sign_every) if signs else sign_at
             anchor_at = now + float(config.anchor_every) if anchors else anchor_at
             await asyncio.to_thread(_step, auditor, signs=signs, anchors=anchors)
-    await asyncio.to_thread(auditor.close)
+        last = asyncio.to_thread(_step, auditor, signs=True, anchors=True)
+        await service.finish("the last records", last, _LAST_S)
+    auditor.close()
     engine.dispose()
 
 
