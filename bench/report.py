@@ -8,6 +8,7 @@ from bench.result import RESULTS
 NAMES: Mapping[str, str] = {
     "envelope": "sealing in the batch path, one fresh DEK an EMM",
     "encryptor": "the same through the running encryptor's RPC, device keys opened",
+    "carousel-memory": "resident memory of a cycler with 1,000,000 EMMs",
 }
 """Every benchmark, in the order in which they are run, and what it measures."""
 

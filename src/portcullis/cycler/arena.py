@@ -31,13 +31,41 @@ _SECOND_HEAD = np.frombuffer(bytes((0x47, NULL_PID >> 8, NULL_PID & 0xFF, 0x11))
 
 
 class Headers(NamedTuple):
-    """What the as-run log notes of EMMs, by column; `message`: 0 for a state."""
+    """What the as-run log notes of EMMs: the header, and what the arena keeps beside it."""
 
-    device: NDArray[np.int64]
-    message: NDArray[np.int64]
-    part: NDArray[np.int64]
-    number: NDArray[np.int64]
-    size: NDArray[np.int64]
+    raw: NDArray[np.uint8]  # 16 bytes each
+    size_kind: NDArray[np.uint16]
+    part: NDArray[np.uint8]
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.raw)
+
+    @property
+    def device(self) -> NDArray[np.int64]:
+        """The addresses."""
+        low: NDArray[np.int64] = self.raw[:, 4:8].copy().view(">u4")[:, 0].astype(np.int64)
+        return low | self.raw[:, 3].astype(np.int64) << 32
+
+    @property
+    def number(self) -> NDArray[np.int64]:
+        """Sequences of states, ids of messages."""
+        number: NDArray[np.int64] = self.raw[:, 12:16].copy().view(">u4")[:, 0].astype(np.int64)
+        return number
+
+    @property
+    def message(self) -> NDArray[np.int64]:
+        """The ids of messages, 0 for a state."""
+        return np.where(self.size_kind & _IS_MESSAGE, self.number, 0)
+
+    @property
+    def size(self) -> NDArray[np.int64]:
+        """Bytes of the sections."""
+        return (self.size_kind & _SIZE).astype(np.int64)
+
+    @property
+    def is_message(self) -> NDArray[np.bool_]:
+        """Which are messages, or withdrawals of them."""
+        return (self.size_kind & _IS_MESSAGE) != 0
 
 
 class _Slab:
@@ -77,7 +105,7 @@ class Arena:
         self._part = Column(np.uint8)
         self._free: list[int] = []
         self._used = 0
-        self._index = KeyIndex(lambda slots: key_hashes(*self.headers(slots)[:3]))
+        self._index = KeyIndex(self._hashes)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -99,8 +127,9 @@ class Arena:
 
     def keys(self) -> list[EmmKey]:
         """All keys."""
-        device, message, part, _, _ = self.headers(self.slots())
-        return list(zip(device.tolist(), message.tolist(), part.tolist(), strict=True))
+        here = self.headers(self.slots())
+        columns = (here.device, here.message, here.part)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def slots(self) -> Slots:
         """All slots in use."""
@@ -116,7 +145,7 @@ class Arena:
 
     def costs(self, slots: Slots) -> NDArray[np.int64]:
         """Packets of the sections."""
-        return 1 + ((self._size.rows[slots] & _SIZE) > _IN_FIRST).astype(np.int64)
+        return ((self._size.rows[slots] & _SIZE) > _IN_FIRST) + np.int64(1)
 
     def section(self, slot: int) -> bytes:
         """The EMM as a section."""
@@ -171,14 +200,17 @@ class Arena:
         head = np.empty((len(slots), _HEADER_BYTES), np.uint8)
         for mine, rows in self._by_size(slots):
             head[mine] = rows[:, :_HEADER_BYTES]
-        return self._read(slots, head)
+        return self._headers(slots, head)
 
     def packets(self, slots: Slots) -> tuple[NDArray[np.uint8], Headers]:
         """EMMs as transport packets in the order given, rows of 188 bytes; and their headers."""
         costs = self.costs(slots)
-        first = np.cumsum(costs) - costs
+        first = costs.cumsum() - costs
         packets = np.full((int(costs.sum()), PACKET_SIZE), 0xFF, np.uint8)
-        packets[first, :_SECTION_START] = _FIRST_HEAD
+        if len(packets) == len(slots):
+            packets[:, :_SECTION_START] = _FIRST_HEAD
+        else:
+            packets[first, :_SECTION_START] = _FIRST_HEAD
         for mine, rows in self._by_size(slots):
             size = rows.shape[1]
             end = _SECTION_START + min(size, _IN_FIRST)
@@ -188,29 +220,27 @@ class Arena:
                 start = len(_SECOND_HEAD)
                 packets[second, :start] = _SECOND_HEAD
                 packets[second, start : start + size - _IN_FIRST] = rows[:, _IN_FIRST:]
-        head = packets[first, _SECTION_START : _SECTION_START + _HEADER_BYTES]
-        return packets, self._read(slots, head)
+        head = packets[:, _SECTION_START : _SECTION_START + _HEADER_BYTES]
+        return packets, self._headers(slots, head if len(head) == len(slots) else head[first])
 
-    def _read(self, slots: Slots, head: NDArray[np.uint8]) -> Headers:
-        size = self._size.rows[slots].astype(np.int64)
-        number = head[:, 12:16].copy().view(">u4")[:, 0].astype(np.int64)
-        device = head[:, 3].astype(np.int64) << 32
-        device |= head[:, 4:8].copy().view(">u4")[:, 0]
-        message = np.where(size & _IS_MESSAGE, number, 0)
-        part = self._part.rows[slots].astype(np.int64)
-        return Headers(device, message, part, number, size & _SIZE)
+    def _headers(self, slots: Slots, head: NDArray[np.uint8]) -> Headers:
+        return Headers(head.copy(), self._size.rows[slots], self._part.rows[slots])
 
     def sections(self, slots: Slots) -> list[bytes]:
         """EMMs as sections in the order given."""
         return [self.section(slot) for slot in slots.tolist()]
+
+    def _hashes(self, slots: Slots) -> NDArray[np.int64]:
+        here = self.headers(slots)
+        return key_hashes(here.device, here.message, here.part)
 
     def _by_size(self, slots: Slots) -> Sequence[tuple[Slots, NDArray[np.uint8]]]:
         """By size: which of `slots` have it, and their sections."""
         sizes = self._size.rows[slots] & _SIZE
         places = self._place.rows[slots]
         found = []
-        for size in np.flatnonzero(np.bincount(sizes)).tolist():
-            mine = np.flatnonzero(sizes == size)
+        for size in np.bincount(sizes).nonzero()[0].tolist():
+            mine = (sizes == size).nonzero()[0]
             found.append((mine, self._slabs[size].sections.rows[places[mine]]))
         return found
 

@@ -57,13 +57,13 @@ class BlockHeader(NamedTuple):
 
 def records_of(time_us: int, headers: Headers) -> AsRunRecords:
     """The records of EMMs aired at one time."""
-    records = np.empty(len(headers.device), RECORD)
+    records = np.empty(len(headers), RECORD)
     records["time"] = time_us
     records["device"] = headers.device
     records["number"] = headers.number
     records["size"] = headers.size
     records["part"] = headers.part
-    records["is_message"] = headers.message != 0
+    records["is_message"] = headers.is_message
     return records
 
 

@@ -113,7 +113,7 @@ class Carousel:
         slots = self.arena.load(states)
         self._take_in(slots)
         last = self._rings.last
-        self._rings.push(last, settled_states(slots), self._after(last, now, len(slots)))
+        self._rings.push(last, settled_states(slots), self._after(last, now))
 
     def remove(self, key: EmmKey) -> None:
         """Forget an EMM, if it is there."""
@@ -140,10 +140,14 @@ class Carousel:
         self._rings.tidy(now)
         for record in self._windows.opened(wall):
             self._admit(record, np.array([-inf]), now, wall)
-        first = self._due(_FIRST, packets, now, wall)
-        served = [(_FIRST, first, len(first.records))]
-        left = 0 if first.is_blocked else packets - first.packets
-        served += self._choose(left, first.packets, now, wall)
+        served = []
+        left, spent = packets, 0
+        if self._rings.sizes[_FIRST]:
+            first = self._due(_FIRST, packets, now, wall)
+            served.append((_FIRST, first, len(first.records)))
+            left = 0 if first.is_blocked else packets - first.packets
+            spent = first.packets
+        served += self._choose(left, spent, now, wall)
         slots: list[Slots] = []
         told: list[FirstAiring] = []
         spent = 0
@@ -239,7 +243,8 @@ class Carousel:
 
     def _spread(self, steady: Records, now: float, position: EmmKey) -> None:
         """Fill the last class, due evenly over its period, by key from behind `position`."""
-        device, message, part, _, _ = self.arena.headers(steady["slot"])
+        here = self.arena.headers(steady["slot"])
+        device, message, part = here.device, here.message, here.part
         order = np.lexsort((part, message, device))
         d, m, p = position
         behind = (device > d) | ((device == d) & ((message > m) | ((message == m) & (part > p))))
@@ -282,10 +287,9 @@ class Carousel:
         else:
             index = ring - _CLASSES
             self.aired[index] += len(records)
-            late = now - self._rings.moment(records["due"])
-            weight = _SMOOTHING * (1 - _SMOOTHING) ** np.arange(len(late) - 1, -1, -1)
-            before = self._late[index] * (1 - _SMOOTHING) ** len(late)
-            self._late[index] = before + float((late * weight).sum())
+            late = now - float(self._rings.moment(records["due"].mean()))
+            weight = 1 - (1 - _SMOOTHING) ** len(records)
+            self._late[index] += (late - self._late[index]) * weight
         limit = self._classes[ring - _CLASSES].airings
         if limit is None:
             self.position = self.arena.key(int(records["slot"][-1]))
@@ -293,9 +297,9 @@ class Carousel:
             return
         records["airings"] += 1
         done = records["airings"] >= limit
-        stay, leave = records[~done], records[done]
+        leave = records[done]
         leave["airings"] = 0
-        self._push(ring, stay, now)
+        self._push(ring, records[~done] if len(leave) else records, now)
         self._push(ring + 1, leave, now)
 
     def _admit(
@@ -318,15 +322,16 @@ class Carousel:
 
     def _push(self, ring: int, records: Records, now: float) -> None:
         """Put EMMs that are in no ring behind the others of one, due after its period."""
+        if not len(records):
+            return
         if ring == self._rings.last and "told" in (records.dtype.names or ()):
             for one in each(records, records["told"] == 0):
                 self._first_airings.settle(one)
             records = settled(records)
-        self._rings.push(ring, records, self._after(ring, now, len(records)))
+        self._rings.push(ring, records, self._after(ring, now))
 
-    def _after(self, ring: int, now: float, count: int) -> NDArray[np.float64]:
-        every = 0.0 if ring == _FIRST else self._classes[ring - _CLASSES].every
-        return np.full(count, now + every)
+    def _after(self, ring: int, now: float) -> float:
+        return now if ring == _FIRST else now + self._classes[ring - _CLASSES].every
 
     def _unlink(self, slot: int) -> None:
         """Take a slot out of its ring, or from those that wait."""

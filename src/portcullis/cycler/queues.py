@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _CHUNK = 4096
-TICKET_MASK = 0xFFFFFFFF
 
 Records = NDArray[Any]
 
@@ -32,8 +31,8 @@ class Queue:
     def __len__(self) -> int:
         return self.tail - self.head
 
-    def push(self, records: Records) -> NDArray[np.uint32]:
-        """Put records behind the others; returns their tickets, cut to 32 bits."""
+    def push(self, records: Records) -> int:
+        """Put records behind the others; returns the ticket of the first."""
         first, at = self.tail, 0
         self.tail += len(records)
         while at < len(records):
@@ -43,11 +42,14 @@ class Queue:
             count = min(_CHUNK - offset, len(records) - at)
             chunk[offset : offset + count] = records[at : at + count]
             at += count
-        return tickets(first, len(records))
+        return first
 
     def peek(self, skip: int, count: int) -> Records:
         """A copy of up to `count` records behind the `skip` oldest."""
         at, end = self.head + skip, min(self.head + skip + count, self.tail)
+        number, offset = divmod(at, _CHUNK)
+        if at < end <= at - offset + _CHUNK:
+            return self._chunks[number][offset : offset + end - at].copy()
         pieces = []
         while at < end:
             number, offset = divmod(at, _CHUNK)
@@ -64,8 +66,8 @@ class Queue:
             del self._chunks[number]
 
     def record(self, ticket: int) -> Records:
-        """The one record with this ticket (32 bits), to be read and changed in place."""
-        number, offset = divmod(self.head + ((ticket - self.head) & TICKET_MASK), _CHUNK)
+        """The one record with this ticket, to be read and changed in place."""
+        number, offset = divmod(ticket, _CHUNK)
         return self._chunks[number][offset : offset + 1]
 
     def everything(self) -> Records:
@@ -82,8 +84,3 @@ class Queue:
         """Forget all."""
         self._chunks.clear()
         self.head = self.tail
-
-
-def tickets(first: int, count: int) -> NDArray[np.uint32]:
-    """`count` tickets from `first` on, cut to 32 bits."""
-    return ((first + np.arange(count, dtype=np.int64)) & TICKET_MASK).astype(np.uint32)

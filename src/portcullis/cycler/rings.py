@@ -2,8 +2,8 @@
 
 A slot is in one ring or in none (ring 0). Taking a slot out of a ring, or
 putting it into another, leaves a stale record behind: a record is live only
-while the slot still has its ring and ticket. Records hold milliseconds from a
-base that moves up now and then.
+while the slot still has its tag, which is ticket and ring. Records hold
+milliseconds from a base that moves up now and then.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis.cycler.columns import Column
-from portcullis.cycler.queues import Queue, tickets
+from portcullis.cycler.queues import Queue
 from portcullis.cycler.records import SETTLED, WALKING, Records, Slots
 
 NONE = 0
+MAX_RINGS = 15
+_RING_BITS = 4
+_TICKETS = 1 << 28
+_COUNT = np.arange(1 << 16, dtype=np.uint32)
 _BEHIND_MS = 1 << 30  # how far the base lies behind: twelve days
 _REBASE_MS = 1 << 31
 _SLACK = 4096  # stale records a queue may hold beyond as many as live ones
@@ -65,37 +69,36 @@ class Rings:
         self.last = last
         self.sizes = [0] * (last + 1)
         self._queues = [Queue(WALKING) for _ in range(last)] + [Queue(SETTLED)]
-        self._ring = Column(np.uint8)
-        self._ticket = Column(np.uint32)
+        self._tag = Column(np.uint32)  # ticket modulo 2^28, and ring
         self._base: float | None = None
 
     def reserve(self, slots: int) -> None:
         """Make room for slots below `slots`."""
-        self._ring.reserve(slots)
-        self._ticket.reserve(slots)
+        self._tag.reserve(slots)
 
     def ring_of(self, slot: int) -> int:
         """The ring a slot is in."""
-        return int(self._ring.rows[slot])
+        return int(self._tag.rows[slot]) & MAX_RINGS
 
     def record(self, slot: int) -> Records:
         """The record of a slot in a ring, to be read and changed in place."""
-        return self._queues[self.ring_of(slot)].record(int(self._ticket.rows[slot]))
+        tag = int(self._tag.rows[slot])
+        queue = self._queues[tag & MAX_RINGS]
+        return queue.record(queue.head + (((tag >> _RING_BITS) - queue.head) % _TICKETS))
 
-    def push(self, ring: int, records: Records, due: NDArray[np.float64]) -> None:
+    def push(self, ring: int, records: Records, due: float | NDArray[np.float64]) -> None:
         """Put slots that are in no ring behind the others of one; `due` must not fall."""
         if len(records):
             records["due"] = self._ms(due)
-            slots = records["slot"]
-            self._ticket.rows[slots] = self._queues[ring].push(records)
-            self._ring.rows[slots] = ring
+            ticket = self._queues[ring].push(records)
+            self._tag.rows[records["slot"]] = _tags(ring, ticket, len(records))
             self.sizes[ring] += len(records)
 
     def unlink(self, slot: int) -> None:
         """Take a slot out of its ring, if it is in one."""
         ring = self.ring_of(slot)
         if ring != NONE:
-            self._ring.rows[slot] = NONE
+            self._tag.rows[slot] = NONE
             self.sizes[ring] -= 1
 
     def live(self, ring: int) -> Records:
@@ -109,18 +112,17 @@ class Rings:
         for ring, queue in enumerate(self._queues):
             queue.clear()
             self.sizes[ring] = 0
-        self._ring.rows[:] = NONE
+        self._tag.rows[:] = NONE
 
     def head_due(self, ring: int) -> float:
         """When the first of a ring is due; inf when it is empty."""
         queue = self._queues[ring]
         while self.sizes[ring]:
-            head = queue.peek(0, _LOOK_AHEAD)
-            live = np.flatnonzero(self._is_live(ring, head, queue.head))
-            if len(live):
-                queue.drop(int(live[0]))
-                return float(self.moment(head["due"][live[0]]))
-            queue.drop(len(head))
+            head = queue.record(queue.head)
+            expected = queue.head % _TICKETS << _RING_BITS | ring
+            if self._tag.rows[head["slot"][0]] == expected:
+                return float(self.moment(int(head["due"][0])))
+            queue.drop(1)
         return inf
 
     def due(
@@ -128,14 +130,13 @@ class Rings:
     ) -> Due:
         """What is due of a ring and fits `limit` packets."""
         queue, now_ms = self._queues[ring], self._ms(now)
-        records = [queue.peek(0, 0)]
-        costs, ends = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        pieces: list[tuple[Records, NDArray[np.int64], NDArray[np.int64]]] = []
         expired: list[int] = []
         scanned = spent = 0
         is_blocked = False
-        while spent < limit and not is_blocked:
+        while self.sizes[ring] and spent < limit and not is_blocked:
             piece = queue.peek(scanned, limit - spent + _LOOK_AHEAD)
-            piece = piece[: int(np.searchsorted(piece["due"], now_ms, "right"))]
+            piece = piece[: int(piece["due"].searchsorted(now_ms, "right"))]
             if not len(piece):
                 break
             live = self._is_live(ring, piece, queue.head + scanned)
@@ -143,24 +144,25 @@ class Rings:
             if over.any():
                 expired += piece["slot"][over].tolist()
                 live &= ~over
-            cost = spent + np.cumsum(np.where(live, costs_of(piece["slot"]), 0))
-            fit = int(np.searchsorted(cost, limit, "right"))
-            is_blocked = fit < len(piece) and spent < limit
-            here = np.flatnonzero(live[:fit])
-            records.append(piece[here])
-            costs.append(cost[here])
-            ends.append(scanned + here + 1)
+            cost = (costs_of(piece["slot"]) * live).cumsum() + spent
+            fit = int(cost.searchsorted(limit, "right"))
+            is_blocked = fit < len(piece) and int(cost[fit - 1] if fit else spent) < limit
+            here = live[:fit].nonzero()[0]
+            pieces.append((piece[here], cost[here], here + (scanned + 1)))
             scanned += fit
             spent = int(cost[fit - 1]) if fit else spent
-        is_blocked = is_blocked and spent < limit
-        columns = np.concatenate(records), np.concatenate(costs), np.concatenate(ends)
-        return Due(*columns, scanned, expired, is_blocked)
+        if len(pieces) == 1:
+            return Due(*pieces[0], scanned, expired, is_blocked)
+        none = np.empty(0, np.int64)
+        pieces.append((queue.peek(0, 0), none, none))
+        records, costs, ends = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        return Due(records, costs, ends, scanned, expired, is_blocked)
 
     def pop(self, ring: int, due: Due, count: int) -> None:
         """Take the first `count` of what is due out of their ring."""
         scanned = int(due.ends[count - 1]) if count < len(due.ends) else due.scanned
         self._queues[ring].drop(scanned)
-        self._ring.rows[due.records["slot"][:count]] = NONE
+        self._tag.rows[due.records["slot"][:count]] = NONE
         self.sizes[ring] -= count
 
     def tidy(self, now: float) -> None:
@@ -169,7 +171,8 @@ class Rings:
             if len(queue) > 2 * self.sizes[ring] + _SLACK:
                 records = self.live(ring)
                 queue.clear()
-                self._ticket.rows[records["slot"]] = queue.push(records)
+                tags = _tags(ring, queue.push(records), len(records))
+                self._tag.rows[records["slot"]] = tags
         if (now_ms := int(self._ms(now))) > _REBASE_MS:
             for queue in self._queues:
                 queue.lower("due", now_ms - _BEHIND_MS)
@@ -188,7 +191,14 @@ class Rings:
 
     def _is_live(self, ring: int, records: Records, first_ticket: int) -> NDArray[np.bool_]:
         """Which records are still those of their slots."""
-        slots = records["slot"]
-        is_here: NDArray[np.bool_] = self._ring.rows[slots] == ring
-        is_here &= self._ticket.rows[slots] == tickets(first_ticket, len(records))
-        return is_here
+        is_live: NDArray[np.bool_] = self._tag.rows[records["slot"]] == _tags(
+            ring, first_ticket, len(records)
+        )
+        return is_live
+
+
+def _tags(ring: int, first_ticket: int, count: int) -> NDArray[np.uint32]:
+    """The tags of records with successive tickets."""
+    count_up = _COUNT[:count] if count <= len(_COUNT) else np.arange(count, dtype=np.uint32)
+    tickets = count_up + np.uint32(first_ticket % _TICKETS)  # beyond 2^28 the shift cuts it off
+    return tickets << np.uint32(_RING_BITS) | np.uint32(ring)

@@ -1,0 +1,71 @@
+"""A cycler process under measurement, with the multiplexer it airs to."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.mariadb import free_port
+from bench.processes import folder, running, service, until
+
+STEADY = '[[cycler.stream.class]]\nname = "steady"\nevery = "{every}"\n'
+
+
+@dataclass
+class Cycler:
+    """What runs.
+
+    Attributes:
+        pid: of the cycler.
+        home: its folder: configuration, as-run log, journal of the multiplexer.
+    """
+
+    pid: int
+    home: Path
+    monitor: str
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        text = httpx.get(f"http://{self.monitor}/metrics", timeout=10).text
+        lines = [line for line in text.splitlines() if line.startswith(name)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def noted(self) -> dict[str, NDArray[np.float64]]:
+        """What the multiplexer has noted, once it has ended: by client_id, (seconds, packets)."""
+        with np.load(self.home / "mux.npz") as arrays:
+            return dict(arrays)
+
+
+@contextmanager
+def cycler(url: str, streams: Sequence[str], ready: str = "readyz") -> Iterator[Cycler]:
+    """A cycler on the database at `url`, and its multiplexer; `streams`: TOML of each stream."""
+    with folder() as home:
+        port, monitor = free_port(), f"127.0.0.1:{free_port()}"
+        tables = [
+            f'[[cycler.stream]]\nclient_id = {0xFFF00001 + i}\nmux = "127.0.0.1:{port}"\n{one}'
+            for i, one in enumerate(streams)
+        ]
+        config = home / "portcullis.toml"
+        config.write_text(
+            f'[database]\nurl = "{url}"\n[cycler]\nmonitor = "{monitor}"\n'
+            f'asrun_dir = "{home}/asrun"\n' + "\n".join(tables),
+            encoding="utf-8",
+        )
+        log = home / "mux.log"
+        command = [sys.executable, "-m", "bench.timing_mux", str(port), str(home / "mux.npz")]
+        with running(command, log) as mux:
+            until(lambda: _listens(port), mux, log)
+            with service("cycler", config, monitor, ready=ready) as process:
+                yield Cycler(process.pid, home, monitor)
+            mux.terminate()
+            mux.wait()
+
+
+def _listens(port: int) -> bool:
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines[1:])
