@@ -44,8 +44,12 @@ def run() -> Result:
         "carousel-memory",
         "N × 188 bytes, one transport packet an EMM",
         [
-            Criterion("boxes with one to five products", mixed / packets, 1.5, 1.2, less_is_better=True),
-            Criterion("all boxes with five products", five / packets, 1.5, 1.5, less_is_better=True),
+            Criterion(
+                "boxes with one to five products", mixed / packets, 1.5, 1.2, less_is_better=True
+            ),
+            Criterion(
+                "all boxes with five products", five / packets, 1.5, 1.5, less_is_better=True
+            ),
         ],
         {
             "EMMs": _BOXES,
@@ -53,6 +57,8 @@ def run() -> Result:
             "MB resident, five products": round(five / 1e6),
             "MB at the peak of the start": round(peak / 1e6),
             "MB without any EMM": round(bare / 1e6),
-            "bytes an EMM beyond that and beyond its section": round((five - bare) / _BOXES - 178, 1),
+            "bytes an EMM beyond that and beyond its section": round(
+                (five - bare) / _BOXES - 178, 1
+            ),
         },
     )

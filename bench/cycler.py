@@ -68,4 +68,6 @@ def cycler(url: str, streams: Sequence[str], ready: str = "readyz") -> Iterator[
 
 def _listens(port: int) -> bool:
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
-    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines[1:])
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines[1:]
+    )

@@ -5,7 +5,9 @@ from bench.mariadb import Server
 WALKED_LONG_AGO = "NOW(6) - INTERVAL 1 DAY"
 
 
-def states(server: Server, boxes: int, products: str = "5", first_aired: str = WALKED_LONG_AGO) -> None:
+def states(
+    server: Server, boxes: int, products: str = "5", first_aired: str = WALKED_LONG_AGO
+) -> None:
     """A state EMM for each box, random behind its header, as if sealed and aired before.
 
     `products` and `first_aired` are SQL over `seq`, the device_id.

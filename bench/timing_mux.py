@@ -1,4 +1,4 @@
-"""A multiplexer that notes when each data_provision reaches it: `python -m bench.timing_mux PORT OUT`.
+"""A multiplexer that notes when each data_provision comes: `python -m bench.timing_mux PORT OUT`.
 
 TCP and UDP on the same port; allocates what is asked for. On SIGTERM it writes OUT (npz): by
 client_id an array of (seconds, packets). Over TCP the time is when `recv` returned, over UDP the

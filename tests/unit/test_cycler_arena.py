@@ -26,13 +26,9 @@ def test_the_arena_gives_back_what_was_put_in(size: int, other: int) -> None:
         assert arena.section(slot) == emm.section
         packets, headers = arena.packets(np.array([slot]))
         assert packets.tobytes() == b"".join(packetize_section(emm.section, 0x1FFF))
-        assert [column.tolist() for column in headers] == [
-            [1],
-            [0],
-            [1],
-            [emm.number],
-            [len(emm.section)],
-        ]
+        told = (headers.device, headers.message, headers.part, headers.number, headers.size)
+        expected = [1, 0, 1, emm.number, len(emm.section)]
+        assert [column.tolist() for column in told] == [[value] for value in expected]
     arena.remove(slot)
     assert arena.find((1, 0, 1)) is None
     assert arena.add(emm_row(3, size=20)) == slot

@@ -24,6 +24,7 @@ from portcullis.cycler.asrun_block import (
     read_records,
 )
 from portcullis.cycler.errors import AsRunError
+from tests.unit.cycler_emms import section_of
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 NOON_US = int(NOON.timestamp() * 1e6)
@@ -31,10 +32,16 @@ NUMBER = 1_772_366_400
 
 
 def headers_of(*devices: int, message: int = 0, part: int = 1) -> Headers:
-    """What the headers of some EMMs say."""
-    ones = np.ones(len(devices), np.int64)
-    number = ones * (message or NUMBER)
-    return Headers(np.array(devices, np.int64), ones * message, ones * part, number, ones * 151)
+    """What the headers of some EMMs say, 151 bytes each."""
+    place = 0x11 if message else part << 4 | part
+    sections = [
+        section_of(device, message or NUMBER, 151, place, message=bool(message))[:16]
+        for device in devices
+    ]
+    raw = np.frombuffer(b"".join(sections), np.uint8).reshape(-1, 16)
+    kind = 151 | (0x200 if message else 0)
+    count = len(devices)
+    return Headers(raw, np.full(count, kind, np.uint16), np.full(count, part, np.uint8))
 
 
 def batch_of(*devices: int, at_s: float = 0.0) -> Batch:

@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
-from sqlalchemy import Engine
 
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
-from portcullis.store.database import engine_for
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -42,8 +41,10 @@ class Context:
         return ConfigSource.load(self.config)
 
     @contextmanager
-    def database(self) -> Iterator[Engine]:
+    def database(self) -> "Iterator[Engine]":
         """The configured database."""
+        from portcullis.store.database import engine_for  # noqa: PLC0415 (no room shall load it)
+
         config = self.source().section("database", DatabaseConfig)
         # No bound: a migration may run for hours, and whoever gave the command can end it.
         engine = engine_for(config.full_url(), pool_size=1, answer_s=None)
@@ -66,6 +67,9 @@ class Context:
             for row in rows:
                 click.echo(to_json(row))
             return
+        from rich.console import Console  # noqa: PLC0415 (no room shall load it)
+        from rich.table import Table  # noqa: PLC0415
+
         table = Table(*columns)
         for row in rows:
             table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))

@@ -22,12 +22,9 @@ ROOMS = {
 """Every room, in no order of starting: `cli.up` has that."""
 
 
-def service_commands() -> list[click.Command]:
-    """One command for each room."""
-    return [_service_command(name, text) for name, text in ROOMS.items()]
+def room_command(name: str) -> click.Command:
+    """The command that runs a room."""
 
-
-def _service_command(name: str, text: str) -> click.Command:
     @click.pass_obj
     def start(context: Context) -> None:
         source = context.source()
@@ -36,4 +33,4 @@ def _service_command(name: str, text: str) -> click.Command:
         room: Any = importlib.import_module(f"portcullis.{name}.main")
         run(lambda: room.main(source))
 
-    return click.command(name, help=text)(common_options(start))
+    return click.command(name, help=ROOMS[name])(common_options(start))

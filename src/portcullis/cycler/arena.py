@@ -37,9 +37,6 @@ class Headers(NamedTuple):
     size_kind: NDArray[np.uint16]
     part: NDArray[np.uint8]
 
-    def __len__(self) -> int:  # type: ignore[override]
-        return len(self.raw)
-
     @property
     def device(self) -> NDArray[np.int64]:
         """The addresses."""
@@ -65,7 +62,8 @@ class Headers(NamedTuple):
     @property
     def is_message(self) -> NDArray[np.bool_]:
         """Which are messages, or withdrawals of them."""
-        return (self.size_kind & _IS_MESSAGE) != 0
+        is_message: NDArray[np.bool_] = (self.size_kind & _IS_MESSAGE) != 0
+        return is_message
 
 
 class _Slab:
@@ -198,8 +196,8 @@ class Arena:
     def headers(self, slots: Slots) -> Headers:
         """What the headers of EMMs say."""
         head = np.empty((len(slots), _HEADER_BYTES), np.uint8)
-        for mine, rows in self._by_size(slots):
-            head[mine] = rows[:, :_HEADER_BYTES]
+        for mine, rows in self._by_size(slots, _HEADER_BYTES):
+            head[mine] = rows
         return self._headers(slots, head)
 
     def packets(self, slots: Slots) -> tuple[NDArray[np.uint8], Headers]:
@@ -221,10 +219,11 @@ class Arena:
                 packets[second, :start] = _SECOND_HEAD
                 packets[second, start : start + size - _IN_FIRST] = rows[:, _IN_FIRST:]
         head = packets[:, _SECTION_START : _SECTION_START + _HEADER_BYTES]
-        return packets, self._headers(slots, head if len(head) == len(slots) else head[first])
+        head = head.copy() if len(head) == len(slots) else head[first]
+        return packets, self._headers(slots, head)
 
     def _headers(self, slots: Slots, head: NDArray[np.uint8]) -> Headers:
-        return Headers(head.copy(), self._size.rows[slots], self._part.rows[slots])
+        return Headers(head, self._size.rows[slots], self._part.rows[slots])
 
     def sections(self, slots: Slots) -> list[bytes]:
         """EMMs as sections in the order given."""
@@ -232,16 +231,19 @@ class Arena:
 
     def _hashes(self, slots: Slots) -> NDArray[np.int64]:
         here = self.headers(slots)
-        return key_hashes(here.device, here.message, here.part)
+        return key_hashes(here.device, here.message, here.part.astype(np.int64))
 
-    def _by_size(self, slots: Slots) -> Sequence[tuple[Slots, NDArray[np.uint8]]]:
-        """By size: which of `slots` have it, and their sections."""
+    def _by_size(
+        self, slots: Slots, first_bytes: int | None = None
+    ) -> Sequence[tuple[Slots, NDArray[np.uint8]]]:
+        """By size: which of `slots` have it, and their sections or the beginnings of these."""
         sizes = self._size.rows[slots] & _SIZE
         places = self._place.rows[slots]
         found = []
         for size in np.bincount(sizes).nonzero()[0].tolist():
             mine = (sizes == size).nonzero()[0]
-            found.append((mine, self._slabs[size].sections.rows[places[mine]]))
+            rows = self._slabs[size].sections.rows[:, :first_bytes]
+            found.append((mine, rows[places[mine]]))
         return found
 
     def _bytes(self, slot: int) -> int:

@@ -60,7 +60,8 @@ class Batch:
     """Transmissions not written yet, in order."""
 
     def __init__(self) -> None:
-        self._pieces: list[AsRunRecords] = []
+        self._records = np.empty(0, RECORD)
+        self._aired: list[tuple[int, Headers]] = []  # not made into records yet
         self._count = 0
 
     def __len__(self) -> int:
@@ -68,22 +69,20 @@ class Batch:
 
     def add(self, time_us: int, headers: Headers) -> None:
         """Note EMMs aired at one time, microseconds since 1970."""
-        self.append(records_of(time_us, headers))
+        self._aired.append((time_us, headers))
+        self._count += len(headers.raw)
 
     def append(self, records: AsRunRecords) -> None:
         """Note transmissions."""
-        self._pieces.append(records)
-        self._count += len(records)
-
-    def extend(self, later: "Batch") -> None:
-        """Append what came later."""
-        self.append(later.records())
+        self._records = np.concatenate([self.records(), records])
+        self._count = len(self._records)
 
     def records(self) -> AsRunRecords:
         """All of them."""
-        if len(self._pieces) != 1:
-            self._pieces = [np.concatenate([np.empty(0, RECORD), *self._pieces])]
-        return self._pieces[0]
+        if self._aired:
+            self._records = np.concatenate([self._records, records_of(self._aired)])
+            self._aired = []
+        return self._records
 
 
 class AsRunWriter:
@@ -150,7 +149,7 @@ class AsRunWriter:
         except OSError:
             self._journal.truncate(end)  # what follows shall not stand behind half an entry
             raise
-        self._pending.extend(batch)
+        self._pending.append(batch.records())
 
     def _write_block(self, *, evicts: bool = True) -> list[Path]:
         """Make a block of what is pending, and begin the journal anew."""

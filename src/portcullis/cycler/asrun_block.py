@@ -55,15 +55,18 @@ class BlockHeader(NamedTuple):
     times_bytes: int
 
 
-def records_of(time_us: int, headers: Headers) -> AsRunRecords:
-    """The records of EMMs aired at one time."""
-    records = np.empty(len(headers), RECORD)
-    records["time"] = time_us
-    records["device"] = headers.device
-    records["number"] = headers.number
-    records["size"] = headers.size
-    records["part"] = headers.part
-    records["is_message"] = headers.is_message
+def records_of(aired: Sequence[tuple[int, Headers]]) -> AsRunRecords:
+    """The records of EMMs and when, in microseconds since 1970, they were aired together."""
+    times, headers = zip(*aired, strict=True)
+    raw, size_kind, part = (np.concatenate(column) for column in zip(*headers, strict=True))
+    joined = Headers(raw, size_kind, part)
+    records = np.empty(len(raw), RECORD)
+    records["time"] = np.repeat(np.array(times, np.int64), [len(one.raw) for one in headers])
+    records["device"] = joined.device
+    records["number"] = joined.number
+    records["size"] = joined.size
+    records["part"] = part
+    records["is_message"] = joined.is_message
     return records
 
 

@@ -12,6 +12,7 @@ from portcullis.cycler.arena import StateSections
 from portcullis.cycler.carousel import Carousel
 from portcullis.cycler.errors import NotAirableError
 from portcullis.runtime.logging import get_logger
+from portcullis.runtime.memory import give_back
 from portcullis.runtime.threads import in_thread
 from portcullis.store.feed import (
     TOMBSTONE_HORIZON_S,
@@ -116,6 +117,7 @@ class Follower:
             after = up_to
         for carousel in self._carousels:
             carousel.end_load()
+        give_back()
 
     def _settle(self, data: bytes, after: int, up_to: int) -> bool:
         """Take a page of states; False if one of them is no section: then row by row."""

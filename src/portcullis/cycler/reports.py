@@ -91,7 +91,7 @@ class AsRunReports:
             self.counts["errors"] += 1
             self._trouble = str(error)
             log.error("cannot write the as-run log", reason=str(error))  # noqa: TRY400 (says all)
-            batch.extend(self.batch)
+            batch.append(self.batch.records())
             self.batch = batch
             if len(batch) > MAX_UNWRITTEN:
                 self.counts["lost_records"] += len(batch)

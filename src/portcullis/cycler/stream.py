@@ -19,6 +19,7 @@ from portcullis.cycler.link import Link, LinkState
 from portcullis.cycler.pacer import MAX_PACKETS_PER_MESSAGE, Pacer
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
 from portcullis.runtime.logging import get_logger
+from portcullis.runtime.memory import give_back
 from portcullis.runtime.metrics import histogram
 from portcullis.runtime.threads import in_thread
 from portcullis.store.feed import EmmKey, first_aired_times
@@ -191,6 +192,7 @@ class Stream:
         await self._hear_of_airings()
         position = _position_of(note)
         self.carousel.place(self._clock.now(), self._clock.wall(), position)
+        give_back()
         self.carousel.position = position
         self.holds = True
         self.other_holder = None

@@ -1,0 +1,182 @@
+"""Every command but the rooms: what they need is loaded when one of them is run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from sqlalchemy import select
+
+from dvbwire.ts import PacketSync, SectionReassembler, pid_of
+from portcullis.auditor.config import AuditorConfig
+from portcullis.cli.audit import audit
+from portcullis.cli.ca import ca
+from portcullis.cli.clients import clients
+from portcullis.cli.context import Context, Instant, common_options, to_json
+from portcullis.cli.db import db
+from portcullis.cli.encryptors import KeysConfig
+from portcullis.cli.keys import keys
+from portcullis.cli.up import up
+from portcullis.cycler.asrun import query
+from portcullis.cycler.capacity import check_fits
+from portcullis.cycler.config import CyclerConfig
+from portcullis.emm import EmmError, EmmHeader
+from portcullis.emmg.config import EmmgConfig
+from portcullis.encryptor.config import EncryptorConfig
+from portcullis.gateway.config import GatewayConfig
+from portcullis.mux.config import MuxConfig
+from portcullis.runtime.config import ConfigSource, DatabaseConfig, LogConfig, Section
+from portcullis.runtime.errors import PortcullisError
+from portcullis.scheduler.config import SchedulerConfig
+from portcullis.store import migrate as schema_migrations
+from portcullis.store.schema import products as product_rows
+
+SECTIONS: dict[str, Callable[[ConfigSource], Section]] = {
+    "database": lambda source: source.section("database", DatabaseConfig),
+    "log": lambda source: source.section("log", LogConfig),
+    "gateway": GatewayConfig.of,
+    "emmg": EmmgConfig.of,
+    "encryptor": EncryptorConfig.of,
+    "keys": KeysConfig.of,
+    "cycler": CyclerConfig.of,
+    "scheduler": SchedulerConfig.of,
+    "mux": MuxConfig.of,
+    "auditor": AuditorConfig.of,
+}
+
+
+@click.group()
+def cli() -> None:
+    """Whose commands `portcullis` has beside the rooms."""
+
+
+cli.add_command(up)
+cli.add_command(keys)
+cli.add_command(db)
+cli.add_command(audit)
+cli.add_command(clients)
+cli.add_command(ca)
+
+
+@cli.command()
+@click.option("--before-roll-out", is_flag=True, help="Only what the release before can live with.")
+@common_options
+@click.pass_obj
+def migrate(context: Context, *, before_roll_out: bool) -> None:
+    """Bring the database to the schema of this release (docs/operations/upgrade.md)."""
+    with context.database() as engine:
+        is_whole = schema_migrations.migrate(engine, before_roll_out=before_roll_out)
+    context.show({"schema": "current" if is_whole else "ready for the roll-out"})
+
+
+@cli.group()
+def config() -> None:
+    """Check the configuration, or show it as it is in force."""
+
+
+def _sections(context: Context) -> dict[str, Section]:
+    source = context.source()
+    if unknown := source.data.keys() - SECTIONS.keys():
+        raise source.unknown_section(min(unknown), SECTIONS)
+    return {name: read(source) for name, read in SECTIONS.items()}
+
+
+@config.command()
+@click.option("--boxes", type=int, help="Population: do the classes fit the bandwidth?")
+@click.option("--orders-per-s", type=float, default=0.0, show_default=True, help="Order rate.")
+@common_options
+@click.pass_obj
+def check(context: Context, boxes: int | None, orders_per_s: float) -> None:
+    """Read every section; exit 2 and name key, line and what is expected if one is wrong.
+
+    With --boxes, also refuse classes of the carousel that the bandwidth cannot hold.
+    """
+    _sections(context)
+    if boxes is not None:
+        for stream in CyclerConfig.of(context.source()).stream:
+            check_fits(stream, boxes, orders_per_s)
+    context.show({"configuration": "good"})
+
+
+@config.command()
+@common_options
+@click.pass_obj
+def show(context: Context) -> None:
+    """Show every key as it is in force. Secrets are file names, so there is none to show."""
+    shown = {
+        name: msgspec.to_builtins(section, enc_hook=lambda duration: f"{float(duration):g}s")
+        for name, section in _sections(context).items()
+    }
+    click.echo(json.dumps(shown, indent=1, default=str))
+
+
+@cli.group()
+def products() -> None:
+    """The catalogue of products."""
+
+
+@products.command("list")
+@common_options
+@click.pass_obj
+def products_list(context: Context) -> None:
+    """List the products. They are added through the API: PUT /products/{product_id}."""
+    with context.database() as engine, engine.connect() as connection:
+        rows = connection.execute(
+            select(product_rows).order_by(product_rows.c.product_id)
+        ).mappings()
+        context.show_rows([dict(row) for row in rows], ("product_id", "name", "created_at"))
+
+
+@cli.command()
+@click.option("--device", "device_id", type=int, help="Only this device.")
+@click.option("--since", type=Instant(), help="From this time on.")
+@click.option("--until", type=Instant(), help="Before this time.")
+@common_options
+@click.pass_obj
+def asrun(
+    context: Context, device_id: int | None, since: datetime | None, until: datetime | None
+) -> None:
+    """What was sent to the multiplexer, and when: the as-run log."""
+    directory = Path(CyclerConfig.of(context.source()).asrun_dir)
+    for record in query(directory, device_id, since, until):
+        row = record._asdict()
+        if context.as_json:
+            click.echo(to_json(row))
+        else:
+            click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+
+
+@cli.group()
+def emm() -> None:
+    """Look into EMMs."""
+
+
+@emm.command()
+@click.argument("source", type=click.File("rb"))
+@click.option("--pid", type=int, help="The EMM PID of a transport stream; else SOURCE is sections.")
+@common_options
+@click.pass_obj
+def decode(context: Context, source: Any, pid: int | None) -> None:  # noqa: ANN401 (click's file)
+    """Show the headers of EMMs, field by field: a file of one section, or a transport stream."""
+    data = source.read()
+    if pid is None:
+        sections = [data]
+    else:
+        reassembler = SectionReassembler()
+        sections = [
+            section
+            for packet in PacketSync().feed(data)
+            if pid_of(packet) == pid
+            for section in reassembler.push(packet)
+        ]
+    try:
+        rows = [asdict(EmmHeader.from_section(section)) for section in sections]
+    except EmmError as error:
+        raise PortcullisError(f"not an EMM of this format: {error}") from error
+    for row in rows:
+        row["kind"] = row["kind"].name.lower()
+    context.show_rows(rows, ("address", "kind", "part", "parts", "epoch", "number"))
