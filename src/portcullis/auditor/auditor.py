@@ -56,13 +56,11 @@ class Auditor:
         self._pending: dict[str, list[bytes]] = {}  # leaves beyond what is signed
         self._anchored: dict[int, int] = {}
         self._open_heads()
-        self._seen_logs = dict(self._signed_logs)
 
     def _open_heads(self) -> None:
         self._heads = ChainLog(self._directory, HEADS, self._keeping)
         last = {} if self._heads.last is None else self._heads.last.record["head"]
         self._signed: dict[str, int] = dict(last.get("at", {}))
-        self._signed_logs: dict[str, dict[str, object]] = dict(last.get("logs", {}))
         for name in list(self._logs):  # their leaves are counted from what is signed
             self._logs.pop(name).close()
 
@@ -102,8 +100,6 @@ class Auditor:
                 raise
             unsigned = max(0, self._signed.get(chain.name, 0) - first + 1)
             self._pending[chain.name] += leaves[unsigned:]
-        if chain.log_seq is not None and chain.log_link is not None:
-            self._seen_logs[chain.name] = {"seq": chain.log_seq, "link": chain.log_link.hex()}
         return max(0, found.seq - begun_with)
 
     def _open(self, chain: Chain) -> ChainLog:
@@ -124,7 +120,7 @@ class Auditor:
     def sign(self) -> bool:
         """Sign how far the chains have come, where any has; returns whether one had."""
         grown = {name: self._pending[name] for name in self._logs if self._pending[name]}
-        if not grown and self._seen_logs == self._signed_logs:
+        if not grown:
             return False
         signed = dict(self._signed)
         heads = []
@@ -143,7 +139,6 @@ class Auditor:
             "time": self._now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "chains": heads,
             "at": signed,
-            "logs": self._seen_logs,
         }
         record = self._signer.record(self._heads.seq + 1, self._heads.link, statement)
         try:
@@ -153,7 +148,7 @@ class Auditor:
             raise
         for name in grown:
             self._pending[name] = []
-        self._signed, self._signed_logs = signed, dict(self._seen_logs)
+        self._signed = signed
         metrics.HEADS.inc()
         return True
 

@@ -17,18 +17,13 @@ MISSING = b'{"type":"missing"}'
 
 @dataclass(frozen=True)
 class Chain:
-    """One writer's numbers: `seq` is the last one that is committed.
-
-    log_seq, log_link: how far the writer's own log file had come when it last said so.
-    """
+    """One writer's numbers: `seq` is the last one that is committed."""
 
     chain_id: int
     writer: str
     series: int
     seq: int
     begun_at: datetime
-    log_seq: int | None
-    log_link: bytes | None
 
     @property
     def name(self) -> str:

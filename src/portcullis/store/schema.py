@@ -304,9 +304,6 @@ chains = Table(
     Column("series", BigInteger, nullable=False),  # 0; after a restore its Unix second
     Column("seq", BigInteger, nullable=False),
     Column("begun_at", UtcDateTime, nullable=False),
-    # the writer's own log file: number and link of its last line that is known here
-    Column("log_seq", BigInteger),
-    Column("log_link", LargeBinary(32)),
     Index(None, "writer", "series", unique=True),
 )
 

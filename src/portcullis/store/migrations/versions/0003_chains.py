@@ -1,7 +1,7 @@
 """The numbers that writers give to what they commit (before the roll-out; takes no lock)."""
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String
+from sqlalchemy import BigInteger, Column, Index, Integer, String
 from sqlalchemy.dialects import mysql
 
 from portcullis.store.schema import UtcDateTime
@@ -24,7 +24,5 @@ def upgrade() -> None:
         Column("series", BigInteger, nullable=False),
         Column("seq", BigInteger, nullable=False),
         Column("begun_at", UtcDateTime, nullable=False),
-        Column("log_seq", BigInteger),
-        Column("log_link", LargeBinary(32)),
         Index("ix_chains_writer_series", "writer", "series", unique=True),
     )
