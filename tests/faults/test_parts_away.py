@@ -13,7 +13,7 @@ from tests.faults.scale import IS_FULL
 from tests.faults.system import System
 from tests.faults.wires import DATABASE, Wires
 
-AWAY_S = 30 if IS_FULL else 5
+AWAY_S = 30 if IS_FULL else 3
 RECOVERED_WITHIN_S = 5.0 if IS_FULL else 30.0  # the short form shares its machine
 WAYS = ["killed", "refused", "silent"] if IS_FULL else ["killed"]
 
