@@ -158,6 +158,7 @@ class AsRunWriter:
         begun = _at(int(records["time"][0]))
         evicted: list[Path] = []
         hour = begun.strftime("%Y%m%dT%H")
+        end: int | None = None
         try:
             if self._file is None or hour != self._hour or self._file.tell() > MAX_FILE_BYTES:
                 if self._file is not None:
@@ -166,19 +167,22 @@ class AsRunWriter:
                 self._file = (self._directory / name).open("ab", buffering=0)
                 self._hour = hour
                 evicted = self._evict(begun) if evicts else []
+            end = self._file.tell()
             _write_all(self._file, encode(records))
         except OSError:
-            self._abandon()
+            self._abandon(end)
             raise
         self._pending = Batch()
         self._journal.truncate(0)
         return evicted
 
-    def _abandon(self) -> None:
-        """Leave a file that may end in a torn block."""
+    def _abandon(self, end: int | None) -> None:
+        """Leave the file without half a block at its end, which would hide what comes after it."""
         file, self._file = self._file, None
         if file is not None:
-            with suppress(OSError):  # what it could not write is written into another file
+            with suppress(OSError):
+                if end is not None:
+                    file.truncate(end)
                 file.close()
 
     def _open_journal(self, first_us: int) -> None:

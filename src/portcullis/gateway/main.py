@@ -20,6 +20,7 @@ from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.jwks import KeyCache, KeySource, KeysUnavailableError, key_source
 from portcullis.runtime.oauth import TokenVerifier
 from portcullis.runtime.service import Service, bind, serve_app, split_address
+from portcullis.runtime.threads import in_thread
 from portcullis.store.database import engine_for
 from portcullis.store.health import DatabaseHealth
 from portcullis.store.orders import apply_requests
@@ -27,6 +28,7 @@ from portcullis.store.orders import apply_requests
 _ANSWER_S = 5.0  # what an SMS waits for, too: then 503, and it repeats
 _DRAIN_S = 3.0  # for requests under way; the server's own grace of 5 s covers what follows
 _WRITE_S = 1.0
+_LOG_EVERY_S = 1.0
 _KEYS_EVERY_S = 1.0  # the cache asks the server far less often
 
 
@@ -63,12 +65,15 @@ async def main(source: ConfigSource) -> None:
             service.checks["database"] = DatabaseHealth(database.full_url()).check
             service.checks["writer"] = lambda: "it has ended" if writer.ended.is_set() else None
             service.checks["authorization server"] = keys.check
+            service.notices["request log"] = request_log.notice
             server = serve_app(api.app(routes), GatewayProtocol)
             serving = asyncio.create_task(server.serve([listener]))
             fetching = asyncio.create_task(_keep_keys(keys))
+            logging_on = asyncio.create_task(_keep_log(request_log))
             ended = asyncio.create_task(writer.ended.wait())
-            await service.until_stopping(serving, fetching, ended)
+            await service.until_stopping(serving, fetching, logging_on, ended)
             fetching.cancel()
+            logging_on.cancel()
             server.should_exit = True
             await service.finish("requests under way", serving, _DRAIN_S)
             await writer.stop(_WRITE_S)
@@ -82,6 +87,13 @@ async def _keep_keys(keys: KeyCache) -> None:
         with suppress(KeysUnavailableError):  # it is logged, and `/readyz` says so
             await keys.keys()
         await asyncio.sleep(_KEYS_EVERY_S)
+
+
+async def _keep_log(request_log: RequestLog) -> None:
+    """Write lines that had to wait as soon as the disk takes them."""
+    while True:
+        await asyncio.sleep(_LOG_EVERY_S)
+        await in_thread(request_log.retry)
 
 
 def _authorization(config: GatewayConfig) -> tuple[KeySource, Sequence[BaseRoute]]:

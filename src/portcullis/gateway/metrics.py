@@ -23,3 +23,13 @@ GROUPS = counter("portcullis_gateway_groups_total", "Transactions that orders we
 GROUP_FAILURES = counter(
     "portcullis_gateway_group_failures_total", "Groups of orders that could not be committed"
 )
+REQUEST_LOG_ERRORS = counter(
+    "portcullis_gateway_request_log_errors_total", "Failed writes of the request log"
+)
+REQUEST_LOG_WAITING = gauge(
+    "portcullis_gateway_request_log_waiting_lines",
+    "Lines of the request log that wait for the disk to take them",
+)
+REQUEST_LOG_LOST = counter(
+    "portcullis_gateway_request_log_lost_lines_total", "Lines missing from the request log"
+)

@@ -13,7 +13,9 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["dvbwire", "portcullis", "stbsim"]):
+READERS = ["dvbwire", "stbsim", "portcullis.emm", "portcullis.mux", "portcullis.cycler"]
+
+with atheris.instrument_imports(include=READERS):
     from portcullis.runtime.config import LogConfig
     from portcullis.runtime.logging import set_up_logging
     from tests.faults.fuzz.mutators import mutated

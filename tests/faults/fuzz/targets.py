@@ -153,7 +153,7 @@ def cycler_session(data: bytes) -> None:
             break
         session.data_received(piece)
         if link.ready and session.connection.section_tspkt_flag == 0:
-            link.send([seal(Kind.STATE, NOW, State(True, NOW).to_payload())[0]])
+            link.send([[seal(Kind.STATE, NOW, State(True, NOW).to_payload())[0]]])
     session.connection_lost(None)
     assert not link.ready
     assert link.state in LinkState
