@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -166,12 +166,15 @@ class Cluster:
         self._replaced: set[str] = set()
 
     def __enter__(self) -> Self:
-        for node in self.nodes.values():
-            node.start()
-        self.nodes["db1"].execute("SET GLOBAL read_only = 0")
-        self.rejoin("db2")
-        self.rejoin("db3")
-        self.promote("db1")
+        with ExitStack() as stack:
+            stack.push(self)
+            for node in self.nodes.values():
+                node.start()
+            self.nodes["db1"].execute("SET GLOBAL read_only = 0")
+            self.rejoin("db2")
+            self.rejoin("db3")
+            self.promote("db1")
+            stack.pop_all()
         return self
 
     def __exit__(
@@ -238,7 +241,8 @@ class Cluster:
         shutil.rmtree(node.data)
         backup = f"--target-dir={node.data}"
         _run(primary.command("mariadb-backup", "--backup", backup))
-        _run(["mariadb-backup", "--prepare", backup])
+        own = f"--defaults-file={node.data}/backup-my.cnf"
+        _run(["mariadb-backup", own, "--prepare", backup])
         _give_to_server(node.data, recursive=True)
         node.start()
         position = (node.data / "xtrabackup_binlog_info").read_text().split()[2]
@@ -301,10 +305,11 @@ class Cluster:
 def _template() -> Path:
     """Certificates, key file and an encrypted data directory with the users in it.
 
-    Made once for this machine and this state of deploy/mariadb.
+    Made once for this machine and for what it is made by.
     """
-    files = sorted(path for path in DEPLOY.iterdir() if path.is_file())
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    files = ("portcullis.cnf", "make-certificates", "make-key-file", "make-users")
+    made_by = b"".join((DEPLOY / name).read_bytes() for name in files) + _NODE.encode()
+    state = hashlib.sha256(made_by).hexdigest()[:16]
     template = Path("/var/tmp") / f"portcullis-cluster-template-{os.getuid()}-{state}"
     if template.exists():
         return template

@@ -5,6 +5,7 @@
 GRANT SELECT ON alembic_version TO portcullis_gateway@'%';
 GRANT SELECT, INSERT ON requests TO portcullis_gateway@'%';
 GRANT SELECT, INSERT ON transactions TO portcullis_gateway@'%';
+GRANT SELECT ON recoveries TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_gateway@'%';
 GRANT INSERT ON key_events TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON devices TO portcullis_gateway@'%';
@@ -50,6 +51,7 @@ GRANT SELECT, INSERT, DELETE, CREATE, ALTER, DROP ON requests TO portcullis_sche
 GRANT SELECT, UPDATE (revision) ON feed TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON leases TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_scheduler@'%';
+GRANT SELECT, UPDATE (chains_made_at) ON recoveries TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT ON key_events TO portcullis_scheduler@'%';
 
 -- auditor: reads what it keeps a record of, and `portcullis audit reconcile` what is held.
@@ -82,6 +84,7 @@ GRANT SELECT ON airings TO portcullis_operator@'%';
 GRANT SELECT ON feed TO portcullis_operator@'%';
 GRANT SELECT ON leases TO portcullis_operator@'%';
 GRANT SELECT ON chains TO portcullis_operator@'%';
+GRANT SELECT ON recoveries TO portcullis_operator@'%';
 GRANT SELECT ON key_events TO portcullis_operator@'%';
 
 -- admin: `cluster promote`.

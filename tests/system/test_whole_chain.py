@@ -3,13 +3,11 @@
 import asyncio
 import json
 import subprocess
-import sys
-import threading
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import pytest
+from watcher import Watcher
 
 from demo.headend import HeadEnd, make_boxes
 from demo.sms import SmsClient
@@ -18,43 +16,6 @@ from portcullis.store.database import engine_for
 from tests.system import thief
 
 BOXES = ["1001", "1002"]
-
-
-class Watcher:
-    """`stbsim watch` on the live stream; its events come out of a queue."""
-
-    def __init__(self, head_end: HeadEnd) -> None:
-        self.events: Queue[dict[str, Any]] = Queue()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "stbsim.main", "watch", f"udp://127.0.0.1:{head_end.ts_port}"]
-            + ["--devices", str(head_end.home / "devices.json"), "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        assert "listening" in self.process.stderr.readline()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.events.put(json.loads(line))
-
-    def until(self, *words: str) -> str:
-        """Wait for an event that mentions every word; the issue is up after 20 s."""
-        while True:
-            line = json.dumps(self.events.get(timeout=20), ensure_ascii=False)
-            if all(word in line for word in words):
-                return line
-
-    def close(self) -> None:
-        """End the watcher."""
-        self.process.terminate()
-        self.process.wait(10)
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
 
 
 @pytest.mark.timeout(180)

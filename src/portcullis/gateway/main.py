@@ -62,7 +62,9 @@ async def main(source: ConfigSource) -> None:
                 max_body_bytes=config.max_body_bytes,
                 max_batch_bytes=config.max_batch_bytes,
             )
-            service.checks["database"] = DatabaseHealth(database.full_url()).check
+            health = DatabaseHealth(database.full_url())
+            service.checks["database"] = health.check
+            service.notices["restore"] = health.notice
             service.checks["writer"] = lambda: "it has ended" if writer.ended.is_set() else None
             service.checks["authorization server"] = keys.check
             service.notices["request log"] = request_log.notice

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from portcullis.runtime.metrics import gauge_family
 from portcullis.store.figures import QueueFigures, queue_figures
+from portcullis.store.recovery import Recovery, open_recovery
 from portcullis.store.rotation import Chain, read_chains
 
 FIGURES_EVERY_S = 5.0
@@ -20,6 +21,10 @@ _WAITING = gauge_family(
 )
 _FAILED = gauge_family(
     "portcullis_scheduler_failed_devices", "Devices given up after MAX_TRIES, until a retry"
+)
+_RESYNC = gauge_family(
+    "portcullis_scheduler_resynchronisation_pending",
+    "1 after a restore of the database until the SMS has repeated its orders",
 )
 _PERIOD = gauge_family(
     "portcullis_scheduler_key_period_seconds", "Configured life of an epoch of a product key"
@@ -49,25 +54,28 @@ class Figures(Collector):
         self._engine = engine
         self._leads = leads
         self._key_period_s = key_period_s
-        self._read: tuple[QueueFigures, list[Chain]] | None = None
+        self._read: tuple[QueueFigures, list[Chain], Recovery | None] | None = None
 
     def read(self) -> None:
         """Read the tables; raises SQLAlchemyError, and then there is nothing to tell."""
         self._read = None
-        self._read = (queue_figures(self._engine), read_chains(self._engine))
+        engine = self._engine
+        self._read = (queue_figures(engine), read_chains(engine), open_recovery(engine))
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric; samples only while this process leads."""
         read = self._read if self._leads() else None
         oldest, waiting, failed, period = _OLDEST(), _WAITING(), _FAILED(), _PERIOD()
+        resync = _RESYNC()
         period.add_metric([], self._key_period_s)
         if read is not None:
             queue = read[0]
             oldest.add_metric([], queue.oldest_order_s)
             failed.add_metric([], queue.failed)
+            resync.add_metric([], read[2] is not None)
             for cause, count in queue.waiting.items():
                 waiting.add_metric([cause], count)
-        yield from (oldest, waiting, failed, period)
+        yield from (oldest, waiting, failed, period, resync)
         yield from _keys([] if read is None else read[1])
 
 

@@ -20,7 +20,7 @@ from portcullis.scheduler.rotation import (
     Switch,
     next_steps,
 )
-from portcullis.store import purge, rotation
+from portcullis.store import purge, recovery, rotation
 from portcullis.store.database import database_now
 from portcullis.store.keys import insert_chain, products_without_chain
 from portcullis.store.partitions import maintain_partitions
@@ -28,6 +28,7 @@ from portcullis.store.partitions import maintain_partitions
 CHUNK = 1000
 RESEAL_EVERY_S = 10.0
 _MIN_RESEAL_CHUNK = 100
+_LOST_EPOCHS = 1024  # of 65,535; chains have 128 at most
 
 log = get_logger("portcullis.scheduler")
 
@@ -69,7 +70,11 @@ class Jobs:
             log.info("product key chain made", product_id=product_id)
 
     def rotate(self) -> None:
-        """Take every product's key rotation a step further."""
+        """Take every product's key rotation a step further; after a restore, make new chains."""
+        if (restored := recovery.open_recovery(self._engine)) is not None:
+            if not restored.has_chains:
+                self._make_chains_anew(restored)
+            return
         now = self._now()
         chains = rotation.read_chains(self._engine)
         pending = [chain for chain in chains if chain.switch_at is not None]
@@ -91,6 +96,23 @@ class Jobs:
                 if not self._leads():
                     return
                 self._take(step, now, pending)
+
+    def _make_chains_anew(self, restored: recovery.Recovery) -> None:
+        """Make a chain for every product, which no box is given before the SMS has caught up.
+
+        Its epochs lie beyond those of chains that were made, and lost, since the backup.
+        """
+        old = recovery.products_with_old_chains(self._engine, restored)
+        for product_id, last_epoch in old.items():
+            if not self._leads():
+                return
+            first = last_epoch + 1 + _LOST_EPOCHS
+            last = first + self._config.chain_epochs - 1
+            sealed = self._client.make_chain(product_id, first, last)
+            recovery.insert_withheld_chain(self._engine, sealed)
+            metrics.KEY_STEPS.labels("chain").inc()
+            log.info("product key chain made after a restore", product_id=product_id)
+        recovery.note_chains_made(self._engine)
 
     def _take(self, step: Step, now: datetime, pending: list[rotation.Chain]) -> None:
         chain = step.chain
@@ -120,6 +142,8 @@ class Jobs:
 
     def reseal(self) -> None:
         """Have states that have grown old sealed anew, spread over the day."""
+        if recovery.open_recovery(self._engine) is not None:
+            return
         share = RESEAL_EVERY_S / self._config.reseal_every
         # Twice the even share, so that what has piled up shrinks.
         limit = max(_MIN_RESEAL_CHUNK, int(2 * share * rotation.population(self._engine)))

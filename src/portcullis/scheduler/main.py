@@ -51,7 +51,9 @@ async def main(source: ConfigSource) -> None:
         )
         timetable = _timetable(jobs, figures, config, leadership, trouble)
         metrics.LEADING.set_function(lambda: leadership.is_held)
-        service.checks["database"] = DatabaseHealth(database.full_url()).check
+        health = DatabaseHealth(database.full_url())
+        service.checks["database"] = health.check
+        service.notices["restore"] = health.notice
         service.checks["jobs"] = lambda: "; ".join(trouble.values()) or None
         service.checks["encryptor"] = client.check
         service.notices["encryptors"] = client.notice

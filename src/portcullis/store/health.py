@@ -4,6 +4,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import schema_problem
+from portcullis.store.recovery import open_recovery
 
 _ANSWER_S = 2.0
 
@@ -20,3 +21,11 @@ class DatabaseHealth:
             return schema_problem(self._engine)
         except SQLAlchemyError as error:
             return f"the database does not answer: {type(error).__name__}"
+
+    def notice(self) -> str | None:
+        """Whether the SMS has still to repeat its orders after a restore."""
+        try:
+            recovery = open_recovery(self._engine)
+        except SQLAlchemyError:
+            return None  # `check` says so
+        return None if recovery is None else str(recovery)

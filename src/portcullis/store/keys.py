@@ -50,8 +50,10 @@ def insert_chain(engine: Engine, sealed: pb.SealedKey) -> None:
         record_chain_made(connection, sealed, now)
 
 
-def record_chain_made(connection: Connection, sealed: pb.SealedKey, live_at: datetime) -> None:
-    """Note that a product has a new key chain."""
+def record_chain_made(
+    connection: Connection, sealed: pb.SealedKey, live_at: datetime | None
+) -> None:
+    """Note that a product has a new key chain. live_at: None where it is not known yet."""
     record_key_event(
         connection,
         "chain_made",

@@ -47,14 +47,18 @@ class Chain:
 
 
 def read_chains(engine: Engine) -> list[Chain]:
-    """Read every chain that is not retired, by product, oldest first."""
+    """Read every chain that is neither retired nor withheld, by product, oldest first."""
     columns = [keys.c.owner, *(keys.c[name] for name in list(Chain.__dataclass_fields__)[1:])]
     with engine.connect() as connection:
         return [
             Chain(*row)
             for row in connection.execute(
                 select(*columns)
-                .where(keys.c.purpose == "product", keys.c.retired_at.is_(None))
+                .where(
+                    keys.c.purpose == "product",
+                    keys.c.retired_at.is_(None),
+                    keys.c.seal_epoch.is_not(None),
+                )
                 .order_by(keys.c.owner, keys.c.first_epoch)
             )
         ]

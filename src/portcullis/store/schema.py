@@ -220,7 +220,8 @@ keys = Table(
     Column("sealed_key", LargeBinary(128), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     # product chains: content is scrambled under live_epoch; boxes are given seal_epoch, which
-    # is live_epoch or the next one, prepared for switch_at. retired_at: no box needs it.
+    # is live_epoch or the next one, prepared for switch_at; NULL withholds the chain from all.
+    # retired_at: no box needs it.
     Column("live_epoch", Integer),
     Column("seal_epoch", Integer),
     Column("live_since", UtcDateTime),
@@ -317,6 +318,19 @@ key_events = Table(
     Column("event", _ascii(32), nullable=False),
     Column("actor", _exact(100), nullable=False),  # user@host
     Column("detail", _LONG_TEXT, nullable=False),  # JSON; never a key
+)
+
+# command line: each restore from a backup; scheduler sets chains_made_at. While one is not
+# resynchronised, nothing is sealed but what the SMS orders anew.
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("recovery_id", Integer, primary_key=True, autoincrement=True),
+    Column("backup_at", UtcDateTime, nullable=False),  # of the state that was restored
+    Column("restored_at", UtcDateTime, nullable=False),
+    Column("chains_made_at", UtcDateTime),  # every product has a new key chain
+    Column("resynchronised_at", UtcDateTime),  # NULL: the SMS has not repeated its orders
+    Column("evidence", _exact(500)),
 )
 
 # all: who leads ("scheduler"), who airs ("stream:0xFFF00001:1"); `note` is the holder's own JSON.

@@ -187,6 +187,7 @@ def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
                 keys.c.purpose == "product",
                 keys.c.owner.in_(products),
                 keys.c.retired_at.is_(None),
+                keys.c.seal_epoch.is_not(None),
             )
             .order_by(keys.c.owner, keys.c.first_epoch.desc())
         ).mappings():
