@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from click.testing import CliRunner, Result
 from cycler_peer import free_port
-from encryptor_process import insert_device_keys, seal_device_keys
 from gateway_sms import ISSUER, KEY, token
 
+from portcullis.cli.main import cli
 from portcullis.keys import init_masters
 from portcullis.runtime.rpc.client import EncryptorClient
+from portcullis.scheduler.imports import import_vendor_file
 from portcullis.store.database import engine_for
 
 CONFIG = """
@@ -150,6 +152,7 @@ class House:
         self.home = home
         self.url = url
         self.api, self.mux_port = free_port(), free_port()
+        self.encryptor = f"unix:{home}/encryptor.sock"
         self.rooms: list[Room] = []
         self.config = home / "portcullis.toml"
         self.config.write_text(
@@ -174,17 +177,14 @@ class House:
             room.wait_ready()
         return started
 
-    @property
-    def encryptor(self) -> str:
-        """Where the encryptor listens."""
-        return f"unix:{self.home}/encryptor.sock"
-
     def import_boxes(self, *device_ids: int) -> None:
         """Import device keys; the encryptor must be up."""
+        lines = ["device_id,key_hex", *(f"{one},{one.to_bytes(16).hex()}" for one in device_ids)]
+        path = self.home / f"boxes-{device_ids[0]}-{len(device_ids)}.csv"
+        path.write_text("\n".join(lines) + "\n")
         engine = engine_for(self.url)
         with EncryptorClient(self.encryptor) as client:
-            sealed = seal_device_keys(client, ((one, one.to_bytes(16)) for one in device_ids))
-        insert_device_keys(engine, sealed)
+            assert not import_vendor_file(engine, client, path, lambda _: None).lines_refused
         engine.dispose()
 
     @contextmanager
@@ -194,6 +194,10 @@ class House:
         url = f"http://127.0.0.1:{api or self.api}"
         with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
             yield client
+
+    def command(self, *words: str) -> Result:
+        """Run a command of the operator, in this process, with answers in JSON."""
+        return CliRunner().invoke(cli, [*words, "--json", "--config", str(self.config)])
 
     def close(self) -> None:
         """Kill what is left."""

@@ -10,16 +10,20 @@ from sqlalchemy import Engine, select, update
 
 from portcullis.emm import Kind
 from portcullis.store.database import database_now, engine_for, writing
+from portcullis.store.failures import (
+    MAX_TRIES,
+    failed_devices,
+    give_back,
+    give_up_or_retry,
+    retry_failed,
+)
 from portcullis.store.schema import airings, device_work, emms, feed
 from portcullis.store.work import (
-    MAX_TRIES,
     Claimed,
     Finished,
     SealedEmm,
     claim,
     finish,
-    give_back,
-    give_up_or_retry,
 )
 
 HOLD = timedelta(minutes=1)
@@ -237,6 +241,11 @@ def test_a_refused_device_is_tried_again_and_then_given_up(engine: Engine) -> No
         row = connection.execute(select(device_work)).one()
     assert row.failed_at is not None
     assert row.last_error == "wrong_owner: no"
+    assert [one["device_id"] for one in failed_devices(engine)] == [1]
+    assert retry_failed(engine, [1, 2]) == {1}
+    assert failed_devices(engine) == []
+    (again,) = claim(engine, "a", 10, HOLD)
+    assert (again.device_id, again.tries) == (1, 1)
 
 
 def test_a_device_given_back_has_not_been_tried(engine: Engine) -> None:

@@ -131,7 +131,7 @@ def test_answers_find_their_claims() -> None:
             pb.Sealed(sections=[b"state"]),
         ]
     )
-    finished, refused = read_reply(batch, reply)
+    finished, refused = read_reply(batch, reply.items)
     assert refused == {7: "too_large: too long"}
     assert [(done.claimed.device_id, len(done.emms)) for done in finished] == [(8, 1), (9, 0)]
     (emm,) = finished[0].emms
@@ -142,4 +142,4 @@ def test_an_answer_too_few_is_our_fault_and_loud() -> None:
     """Never match an answer to the wrong box."""
     batch = build_batch([claimed()], orders())
     with pytest.raises(ValueError, match="zip"):
-        read_reply(batch, pb.SealReply())
+        read_reply(batch, [])

@@ -20,6 +20,7 @@ from portcullis.cli.context import Context, Instant, common_options, to_json
 from portcullis.cli.db import db
 from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.keys import keys
+from portcullis.cli.requests import requests
 from portcullis.cli.up import up
 from portcullis.cycler.asrun import query
 from portcullis.cycler.capacity import check_fits
@@ -56,6 +57,7 @@ def cli() -> None:
 
 cli.add_command(up)
 cli.add_command(keys)
+cli.add_command(requests)
 cli.add_command(db)
 cli.add_command(audit)
 cli.add_command(clients)

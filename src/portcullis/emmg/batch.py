@@ -180,7 +180,7 @@ def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: datetime | None
     return live
 
 
-def read_reply(batch: Batch, reply: pb.SealReply) -> tuple[list[Finished], dict[int, str]]:
+def read_reply(batch: Batch, answers: Sequence[pb.Sealed]) -> tuple[list[Finished], dict[int, str]]:
     """Match the encryptor's answers to their claims.
 
     Returns what is finished, and device → reason for every device of which any EMM was
@@ -189,7 +189,7 @@ def read_reply(batch: Batch, reply: pb.SealReply) -> tuple[list[Finished], dict[
     refused = dict(batch.refused)
     sealed: dict[int, list[SealedEmm]] = {}
     claims: dict[int, Claimed] = {}
-    for draft, answer in zip(batch.drafts, reply.items, strict=True):
+    for draft, answer in zip(batch.drafts, answers, strict=True):
         device_id = draft.claimed.device_id
         claims[device_id] = draft.claimed
         if answer.sections:

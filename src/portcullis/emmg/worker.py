@@ -1,14 +1,28 @@
-"""One worker: claim, read, seal, finish, again."""
+"""One worker: claim, read, seal, finish, again.
 
+Where a device spoils a batch, the batch is halved until the device stands alone; it is tried
+again, and given up after MAX_TRIES, while its neighbours go on. Faults of database and encryptor
+are nobody's fault: what was claimed is given back, and no try is counted.
+"""
+
+import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from portcullis.emmg import metrics
@@ -16,19 +30,18 @@ from portcullis.emmg.batch import Batch, build_batch, read_reply
 from portcullis.emmg.config import EmmgConfig
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.runtime.rpc.client import EncryptorError
-from portcullis.store.work import (
-    Claimed,
-    claim,
-    claimed,
-    finish,
-    give_back,
-    give_up_or_retry,
-    read_orders,
+from portcullis.runtime.rpc.client import (
+    EncryptorBusyError,
+    EncryptorError,
+    EncryptorUnavailableError,
 )
+from portcullis.store.database import chunked
+from portcullis.store.failures import give_back, give_up_or_retry
+from portcullis.store.work import Claimed, claim, claimed, finish, read_orders
 
 MAX_CLOCK_DIFFERENCE_S = 300.0
 _RETRY_AFTER = timedelta(seconds=1)
+_MAX_DOUBLINGS = 6
 _KEY_WAIT = timedelta(milliseconds=200)
 
 log = get_logger("portcullis.emmg")
@@ -45,6 +58,9 @@ class Sealer(Protocol):
     ) -> pb.SealReply:
         """Seal a batch, each item answered on its own; raises EncryptorError."""
 
+    def check(self) -> str | None:
+        """Why no encryptor answers now; None where one does."""
+
 
 class Worker:
     """Works until `stopping` is set; each round is safe to be killed in."""
@@ -57,6 +73,8 @@ class Worker:
         self.trouble: str | None = None
         """Why the last round failed; None when it did not."""
         self._token: str | None = None
+        self._limit = config.batch
+        """Devices to claim: fewer after a batch that took the encryptor away."""
 
     def run(self) -> None:
         """Round after round; waits for `poll` when there was nothing to do."""
@@ -73,7 +91,7 @@ class Worker:
             except ClocksDisagreeError as error:
                 worked = self._fault("clocks", error)
             if not worked:
-                self._stopping.wait(1.0 if self.trouble else float(self._config.poll))
+                self._stopping.wait(_about(1.0) if self.trouble else float(self._config.poll))
 
     def _fault(self, part: str, error: Exception) -> bool:
         metrics.FAULTS.labels(part).inc()
@@ -86,50 +104,102 @@ class Worker:
 
         A batch that a fault of the database has cut off is taken up again, if still claimed.
         """
+        if self._doubts and (away := self._sealer.check()) is not None:
+            raise EncryptorUnavailableError(away)  # nothing is claimed for it
         started = time.monotonic()
         if self._token is None:
             self._token = uuid4().hex
             hold = self._config.claim_hold.delta
-            claims = claim(self._engine, self._token, self._config.batch, hold)
+            claims = claim(self._engine, self._token, self._limit, hold)
         else:
             claims = claimed(self._engine, self._token)
         if claims:
             self._work_on(claims, self._token)
+            self._limit = min(self._config.batch, 2 * self._limit)
             metrics.BATCH_S.observe(time.monotonic() - started)
         self._token = None
         return bool(claims)
 
+    @property
+    def _doubts(self) -> bool:
+        """Whether a device may be what takes the encryptor away."""
+        return self._limit < self._config.batch
+
     def _work_on(self, claims: Sequence[Claimed], token: str) -> None:
         ids = [claimed.device_id for claimed in claims]
-        orders = read_orders(self._engine, ids)
+        try:
+            spoiling = self._halve(claims, token)
+        except (EncryptorUnavailableError, ClocksDisagreeError) as error:
+            is_away = not isinstance(error, EncryptorBusyError | ClocksDisagreeError)
+            if is_away and self._doubts and len(ids) == 1:
+                # It answered just before: another device would have been sealed.
+                self._refuse(claims, token, {ids[0]: "the encryptor goes away over it"})
+            else:
+                give_back(self._engine, token, ids, str(error), _RETRY_AFTER)
+            if is_away:
+                self._limit = max(1, len(ids) // 2)
+            self._token = None
+            raise
+        self._refuse(claims, token, spoiling)
+
+    def _halve(self, claims: Sequence[Claimed], token: str) -> dict[int, str]:
+        """Seal and write a batch, in halves where it fails; returns device → why it alone does."""
+        try:
+            self._seal_and_write(claims, token)
+        except EncryptorUnavailableError:
+            raise
+        except EncryptorError as error:
+            reason, why = "the encryptor fails on it", str(error)
+        except StatementError as error:
+            if isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError):
+                raise
+            reason, why = "the database refuses it", str(error.orig)
+        except (ValueError, TypeError, OverflowError) as error:
+            reason, why = "its orders are not what they should be", repr(error)
+        else:
+            return {}
+        if len(claims) == 1:
+            log.error("device_spoils", device_id=claims[0].device_id, reason=why[:300])
+            return {claims[0].device_id: reason}
+        middle = len(claims) // 2
+        return self._halve(claims[:middle], token) | self._halve(claims[middle:], token)
+
+    def _seal_and_write(self, claims: Sequence[Claimed], token: str) -> None:
+        orders = read_orders(self._engine, [claimed.device_id for claimed in claims])
         batch = build_batch(claims, orders)
         if batch.waiting:
             reason = next(iter(batch.waiting.values()))
             give_back(self._engine, token, batch.waiting.keys(), reason, _KEY_WAIT)
-        try:
-            reply = self._seal(batch, orders.now)
-        except (EncryptorError, ClocksDisagreeError) as error:
-            give_back(self._engine, token, ids, str(error), _RETRY_AFTER)
-            self._token = None
-            raise
-        finished, refused = read_reply(batch, reply)
-        if refused:
-            metrics.REFUSED.inc(len(refused))
-            for device_id, reason in refused.items():
-                log.error("device_refused", device_id=device_id, reason=reason)
-                give_up_or_retry(self._engine, token, [device_id], reason, _RETRY_AFTER)
+        finished, refused = read_reply(batch, self._seal(batch, orders.now))
         written = finish(self._engine, token, finished)
         for done in finished:
             if done.claimed.device_id in written:
                 for sealed in done.emms:
                     metrics.SEALED.labels(sealed.cause).inc()
+        self._refuse(claims, token, refused)
 
-    def _seal(self, batch: Batch, database_now: datetime) -> pb.SealReply:
-        if not batch.items:
-            return pb.SealReply()
-        reply = self._sealer.seal(self._config.ca_system_id, batch.product_keys, batch.items)
-        _check_clocks(database_now.timestamp(), reply.clock_us / 1e6)
-        return reply
+    def _refuse(self, claims: Sequence[Claimed], token: str, refused: Mapping[int, str]) -> None:
+        """Have devices tried again, each time after twice as long, or give them up."""
+        metrics.REFUSED.inc(len(refused))
+        tries = {one.device_id: one.tries for one in claims}
+        for device_id, reason in refused.items():
+            log.error("device_refused", device_id=device_id, reason=reason)
+            again_after = _RETRY_AFTER * _about(2.0 ** min(tries[device_id] - 1, _MAX_DOUBLINGS))
+            give_up_or_retry(self._engine, token, [device_id], reason, again_after)
+
+    def _seal(self, batch: Batch, database_now: datetime) -> list[pb.Sealed]:
+        """Have all items sealed; a device may have many, so that a batch may take several calls."""
+        answers: list[pb.Sealed] = []
+        for items in chunked(batch.items, self._config.batch):
+            reply = self._sealer.seal(self._config.ca_system_id, batch.product_keys, items)
+            _check_clocks(database_now.timestamp(), reply.clock_us / 1e6)
+            answers += reply.items
+        return answers
+
+
+def _about(seconds: float) -> float:
+    """Half to one and a half of it: whoever fell over the same device parts ways with it."""
+    return seconds * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)
 
 
 class ClocksDisagreeError(Exception):

@@ -63,6 +63,7 @@ class Trail:
 class RequestRecord:
     """One request as the tables know it. `trail`: only of an accepted order for a device."""
 
+    client_id: str
     request_id: str
     transaction_id: str | None
     kind: str
@@ -70,15 +71,15 @@ class RequestRecord:
     detail: str | None
     device_id: int | None
     message_id: int | None
+    body: str
     received_at: datetime
     trail: Trail | None
 
 
-def request_by_id(engine: Engine, client_id: str, request_id: str) -> RequestRecord | None:
-    """A request of this client."""
-    return _find(
-        engine, and_(requests.c.request_id == request_id, requests.c.client_id == client_id)
-    )
+def request_by_id(engine: Engine, client_id: str | None, request_id: str) -> RequestRecord | None:
+    """A request of this client; None: of any."""
+    own = [] if client_id is None else [requests.c.client_id == client_id]
+    return _find(engine, and_(requests.c.request_id == request_id, *own))
 
 
 def request_by_transaction(
@@ -94,25 +95,41 @@ def request_by_transaction(
     )
 
 
+def clients_with(engine: Engine, transaction_id: str) -> list[str]:
+    """The clients that have used a transaction id; reads the whole index."""
+    with engine.connect() as connection:
+        return sorted(
+            connection.execute(
+                select(requests.c.client_id)
+                .where(requests.c.transaction_id == transaction_id)
+                .distinct()
+            ).scalars()
+        )
+
+
 def _find(engine: Engine, condition: ColumnElement[bool]) -> RequestRecord | None:
     accepted_first = (requests.c.outcome != "accepted", requests.c.request_id.desc())
     with engine.connect() as connection:
         row = connection.execute(
             select(requests).where(condition).order_by(*accepted_first).limit(1)
         ).one_or_none()
-        if row is None:
-            return None
-        return RequestRecord(
-            request_id=row.request_id,
-            transaction_id=row.transaction_id,
-            kind=row.kind,
-            outcome=row.outcome,
-            detail=row.detail,
-            device_id=row.device_id,
-            message_id=row.message_id,
-            received_at=row.received_at,
-            trail=None if row.wanted is None else _trail(connection, row),
-        )
+        return None if row is None else _record(connection, row)
+
+
+def _record(connection: Connection, row: Row[Any]) -> RequestRecord:
+    return RequestRecord(
+        client_id=row.client_id,
+        request_id=row.request_id,
+        transaction_id=row.transaction_id,
+        kind=row.kind,
+        outcome=row.outcome,
+        detail=row.detail,
+        device_id=row.device_id,
+        message_id=row.message_id,
+        body=row.body,
+        received_at=row.received_at,
+        trail=None if row.wanted is None else _trail(connection, row),
+    )
 
 
 def _trail(connection: Connection, order: Row[Any]) -> Trail:

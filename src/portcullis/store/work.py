@@ -39,7 +39,6 @@ from portcullis.store.schema import (
     messages,
 )
 
-MAX_TRIES = 8
 PRIORITIES = (PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL)
 
 
@@ -374,47 +373,3 @@ def _write_emms(connection: Connection, rows: list[dict[str, object]]) -> None:
         )
         .values(tombstone=1, revision=revision)
     )
-
-
-def give_back(
-    engine: Engine, token: str, device_ids: Collection[int], error: str, again_after: timedelta
-) -> None:
-    """Let go of devices that could not be sealed for no fault of theirs; no try is counted."""
-    _let_go(engine, token, device_ids, error, again_after, counts=False)
-
-
-def give_up_or_retry(
-    engine: Engine, token: str, device_ids: Collection[int], error: str, again_after: timedelta
-) -> None:
-    """Let go of devices that were refused: tried again, or failed after MAX_TRIES."""
-    _let_go(engine, token, device_ids, error, again_after, counts=True)
-
-
-@retried
-def _let_go(
-    engine: Engine,
-    token: str,
-    device_ids: Collection[int],
-    error: str,
-    again_after: timedelta,
-    *,
-    counts: bool,
-) -> None:
-    work = device_work.c
-    with writing(engine) as connection:
-        now = database_now(connection)
-        mine = and_(work.claim_token == token, work.device_id.in_(device_ids))
-        over = and_(work.tries >= MAX_TRIES, work.wanted == work.claim_wanted)
-        failed = over if counts else work.device_id.is_(None)
-        connection.execute(
-            update(device_work)
-            .where(mine)
-            .ordered_values(
-                (work.failed_at, case((failed, now), else_=None)),
-                (work.due_at, case((failed, None), else_=now + again_after)),
-                (work.last_error, error[:500]),
-                (work.tries, work.tries if counts else work.tries - 1),
-                (work.claim_token, None),
-                (work.claim_wanted, None),
-            )
-        )

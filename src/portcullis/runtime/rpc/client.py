@@ -38,6 +38,10 @@ _WAITED_OUT = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.CANCELLED,
+    # Not of this release, or not to be talked to by us: no call would fare better.
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
 }
 
 
@@ -47,6 +51,10 @@ class EncryptorError(PortcullisError):
 
 class EncryptorUnavailableError(EncryptorError):
     """The encryptor is away, busy or too slow: nothing was done that may not be asked again."""
+
+
+class EncryptorBusyError(EncryptorUnavailableError):
+    """Too many calls wait: this one was not looked at."""
 
 
 def each_address(addresses: Addresses) -> tuple[str, ...]:
@@ -226,6 +234,7 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
             raise EncryptorError(f"{call}: {size} bytes in one call, {MAX_MESSAGE_BYTES} at most")
         self._follow_certificates()
         count = len(self.addresses)
+        kind = EncryptorUnavailableError
         reasons = []
         for place in [(self._preferred + step) % count for step in range(count)]:
             if self._is_closed:
@@ -236,13 +245,16 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
                 reason = self._error(place, error)
                 if not isinstance(reason, EncryptorUnavailableError):
                     raise reason from error
+                kind = EncryptorBusyError if isinstance(reason, EncryptorBusyError) else kind
                 reasons.append(str(reason))
                 if self._preferred == place:
                     self._preferred = (place + 1) % count
-        raise EncryptorUnavailableError("; ".join(reasons))
+        raise kind("; ".join(reasons))
 
     def _error(self, place: int, error: Any) -> EncryptorError:  # noqa: ANN401 (a grpc.Call too)
         """What an encryptor's refusal or silence is to the caller."""
         code, details = error.code(), error.details()
         kind = EncryptorUnavailableError if code in _WAITED_OUT else EncryptorError
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            kind = EncryptorBusyError
         return kind(f"encryptor {self.addresses[place]}: {code.name.lower()}: {details}")
