@@ -2,16 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, func, select, text, update
 
-from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.runtime.rpc.client import EncryptorClient
-from portcullis.scheduler.chains import rotate_now
-from portcullis.scheduler.config import SchedulerConfig
-from portcullis.scheduler.jobs import CHUNK, Jobs
 from portcullis.scheduler.leadership import Leadership
 from portcullis.store.database import engine_for, writing
 from portcullis.store.partitions import first_id
@@ -19,151 +14,15 @@ from portcullis.store.rotation import read_chains
 from portcullis.store.schema import (
     airings,
     device_work,
-    devices,
     emms,
     entitlements,
-    feed,
     keys,
     leases,
     messages,
-    products,
     requests,
     transactions,
 )
-
-DAY = timedelta(days=1)
-
-
-class ChainMaker(EncryptorClient):
-    """An encryptor that makes chains out of thin air."""
-
-    def __init__(self) -> None:
-        """No channel."""
-
-    def make_chain(self, product_id: int, first_epoch: int, last_epoch: int) -> pb.SealedKey:
-        """A chain whose blob nobody will open."""
-        return pb.SealedKey(
-            purpose=pb.SealedKey.PRODUCT,
-            owner=product_id,
-            first_epoch=first_epoch,
-            last_epoch=last_epoch,
-            master_id="m1",
-            blob=b"x" * 44,
-        )
-
-
-class Bench:
-    """A database, the jobs, and a clock that moves only when told."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.now = datetime.now(UTC)
-        self.leads = True
-        self.config = SchedulerConfig(chain_epochs=2)
-        self.jobs = self.new_jobs()
-        Leadership(engine, "me").renew()
-
-    def new_jobs(self) -> Jobs:
-        """A scheduler that was started again."""
-        return Jobs(self.engine, ChainMaker(), self.config, lambda: self.leads, lambda: self.now)
-
-    def product(self, product_id: int = 7) -> None:
-        """A product with its first chain."""
-        with writing(self.engine) as connection:
-            connection.execute(
-                products.insert().values(product_id=product_id, name="p", created_at=self.now)
-            )
-        self.jobs.make_chains()
-
-    def boxes(self, *device_ids: int, active: bool = True, held: str = '{"7": 1}') -> None:
-        """Boxes entitled to product 7, their states sealed and on air."""
-        with writing(self.engine) as connection:
-            connection.execute(
-                devices.insert(),
-                [
-                    {"device_id": one, "active": int(active), "added_at": self.now}
-                    for one in device_ids
-                ],
-            )
-            connection.execute(
-                entitlements.insert(),
-                [
-                    {"device_id": one, "product_id": 7, "starts_at": self.now, "ends_at": None}
-                    for one in device_ids
-                ],
-            )
-            connection.execute(
-                device_work.insert(),
-                [
-                    {
-                        "device_id": one,
-                        "wanted": 1,
-                        "sealed": 1,
-                        "state_wanted": 1,
-                        "state_sealed": 1,
-                        "cause": "order",
-                        "priority": 0,
-                        "held": held,
-                        "state_sealed_at": self.now,
-                    }
-                    for one in device_ids
-                ],
-            )
-        for one in device_ids:
-            self.emm(one)
-
-    def emm(self, device_id: int, message_id: int = 0, **values: object) -> None:
-        """An EMM on air."""
-        row: dict[str, object] = {
-            "device_id": device_id,
-            "message_id": message_id,
-            "part": 1,
-            "parts": 1,
-            "kind": 1,
-            "epoch": 0,
-            "number": 1,
-            "cause": "order",
-            "covers": 1,
-            "revision": 0,
-            "section": b"x",
-            "sealed_at": self.now,
-        }
-        with writing(self.engine) as connection:
-            connection.execute(emms.insert().values(row | values))
-
-    def work(self, device_id: int) -> dict[str, object]:
-        """The row of a device's work."""
-        with self.engine.connect() as connection:
-            row = connection.execute(
-                select(device_work).where(device_work.c.device_id == device_id)
-            ).one()
-            return dict(row._mapping)
-
-    def on_air(self) -> set[tuple[int, int]]:
-        """(device, message) of what is no tombstone."""
-        with self.engine.connect() as connection:
-            rows = connection.execute(
-                select(emms.c.device_id, emms.c.message_id).where(emms.c.tombstone == 0)
-            )
-            return {(row[0], row[1]) for row in rows}
-
-    def revision(self) -> int:
-        """Where the feed stands."""
-        with self.engine.connect() as connection:
-            return int(connection.execute(select(feed.c.revision)).scalar_one())
-
-    def seal_all(self) -> None:
-        """What an EMMG does with marked boxes, as far as the scheduler can tell."""
-        with writing(self.engine) as connection:
-            connection.execute(
-                update(device_work).values(
-                    sealed=device_work.c.wanted,
-                    state_sealed=device_work.c.state_wanted,
-                    state_sealed_at=self.now,
-                    dirty_at=None,
-                    due_at=None,
-                )
-            )
+from tests.integration.scheduler_bench import DAY, Bench
 
 
 @pytest.fixture
@@ -180,113 +39,6 @@ def test_a_product_has_its_chain_at_once_and_only_one(bench: Bench) -> None:
     bench.jobs.make_chains()
     (chain,) = read_chains(bench.engine)
     assert (chain.live_epoch, chain.seal_epoch, chain.last_epoch) == (1, 1, 2)
-
-
-def test_a_rotation_prepares_marks_and_switches(bench: Bench) -> None:
-    """Each at its time, and each once."""
-    bench.product()
-    bench.boxes(1, 2)
-    bench.jobs.rotate()
-    assert bench.work(1)["dirty_at"] is None
-    bench.now += 27.5 * DAY
-    bench.jobs.rotate()
-    (prepared,) = read_chains(bench.engine)
-    assert (prepared.live_epoch, prepared.seal_epoch) == (1, 2)
-    bench.jobs.rotate()
-    work = bench.work(1)
-    assert (work["cause"], work["priority"], work["wanted"], work["state_wanted"]) == (
-        "rekey",
-        1,
-        2,
-        2,
-    )
-    assert work["due_at"] == work["dirty_at"] == bench.now
-    for _ in range(3):
-        bench.jobs.rotate()
-    assert bench.work(1)["wanted"] == 2
-    bench.now += 3 * DAY
-    bench.jobs.rotate()
-    (switched,) = read_chains(bench.engine)
-    assert (switched.live_epoch, switched.seal_epoch, switched.switch_at) == (2, 2, None)
-    assert switched.live_since == prepared.switch_at
-
-
-def test_a_used_up_chain_is_followed_by_a_new_one_and_retires(bench: Bench) -> None:
-    """Two keys are on air until the switch."""
-    bench.product()
-    bench.boxes(1)
-    for _ in range(2):
-        bench.now += 31 * DAY
-        for _ in range(3):
-            bench.jobs.rotate()
-        bench.seal_all()
-        if len(read_chains(bench.engine)) == 1:
-            bench.now += 3 * DAY
-            bench.jobs.rotate()
-    old, new = read_chains(bench.engine)
-    assert (old.live_epoch, new.live_epoch, new.first_epoch, new.last_epoch) == (2, None, 3, 4)
-    bench.now += 3 * DAY
-    bench.jobs.rotate()
-    (only,) = read_chains(bench.engine)
-    assert (only.first_epoch, only.live_epoch) == (3, 3)
-
-
-def test_a_killed_scheduler_goes_on_marking_where_it_was(bench: Bench) -> None:
-    """More boxes than one chunk: no box is marked twice, none is left out."""
-    bench.product()
-    bench.boxes(*range(1, CHUNK + 11))
-    bench.now += 27.5 * DAY
-    bench.jobs.rotate()
-    bench.jobs.rotate()
-    assert bench.work(CHUNK)["wanted"] == 2
-    assert bench.work(CHUNK + 1)["wanted"] == 1
-    bench.jobs = bench.new_jobs()
-    bench.jobs.rotate()
-    bench.jobs.rotate()
-    with bench.engine.connect() as connection:
-        wanted = connection.execute(select(device_work.c.wanted).distinct()).scalars().all()
-    assert wanted == [2]
-
-
-def test_a_mark_leaves_more_urgent_work_and_claims_as_they_are(bench: Bench) -> None:
-    """Box 1 has a fresh order, 2 is claimed, 3 has failed, 4 waits for a mere re-seal."""
-    bench.product()
-    bench.boxes(1, 2, 3, 4)
-    due = bench.now + 60 * DAY
-    states: dict[int, dict[str, object]] = {
-        1: {"due_at": due},
-        2: {"due_at": due, "claim_token": "t", "claim_wanted": 1},
-        3: {"due_at": None, "failed_at": bench.now},
-        4: {"due_at": due, "cause": "reseal", "priority": 2},
-    }
-    with writing(bench.engine) as connection:
-        for device_id, values in states.items():
-            connection.execute(
-                update(device_work)
-                .where(device_work.c.device_id == device_id)
-                .values({"dirty_at": bench.now} | values)
-            )
-    bench.now += 27.5 * DAY
-    bench.jobs.rotate()
-    bench.jobs.rotate()
-    for device_id, values in states.items():
-        work = bench.work(device_id)
-        assert (work["wanted"], work["state_wanted"], work["due_at"]) == (2, 2, values["due_at"])
-        expected = ("rekey", 1) if device_id == 4 else ("order", 0)
-        assert (work["cause"], work["priority"]) == expected
-
-
-def test_rotate_now_starts_a_chain_and_does_it_once(bench: Bench) -> None:
-    """A second call in the overlap answers with the same time."""
-    bench.product()
-    bench.boxes(1)
-    at = rotate_now(bench.engine, ChainMaker(), 7, 2, timedelta(hours=1))
-    assert rotate_now(bench.engine, ChainMaker(), 7, 2, timedelta(hours=1)) == at
-    assert [chain.first_epoch for chain in read_chains(bench.engine)] == [1, 3]
-    bench.jobs.rotate()
-    assert bench.work(1)["cause"] == "rekey"
-    with pytest.raises(LookupError):
-        rotate_now(bench.engine, ChainMaker(), 8, 2, timedelta(hours=1))
 
 
 def test_only_old_states_on_air_are_sealed_anew(bench: Bench) -> None:
@@ -467,7 +219,7 @@ def test_jobs_stop_when_the_lease_is_lost(bench: Bench) -> None:
     bench.emm(1, 5, ends_at=bench.now)
     bench.leads = False
     bench.now += 40 * DAY
-    for job in (bench.jobs.rotate, bench.jobs.reseal, bench.jobs.purge):
+    for job in (bench.jobs.rotation.step, bench.jobs.reseal, bench.jobs.purge):
         job()
     with bench.engine.connect() as connection:
         marked = connection.execute(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store import purge, rotation
+from portcullis.store import purge, rekey, rotation
 from portcullis.store.database import database_now, engine_for, writing
 from portcullis.store.keys import insert_chain, products_without_chain
 from portcullis.store.schema import (
@@ -16,7 +16,6 @@ from portcullis.store.schema import (
     emms,
     entitlements,
     keys,
-    leases,
     products,
 )
 
@@ -119,9 +118,11 @@ def test_a_rotation_is_prepared_marked_in_chunks_and_switched(engine: Engine) ->
     rotation.prepare_next_epoch(engine, one, switch_at)
     (one,) = rotation.read_chains(engine)
     now = now_of(engine)
-    with writing(engine) as connection:
-        connection.execute(leases.insert().values(name="scheduler", holder="a", expires_at=now))
-    marked = [rotation.mark_chunk_for_rekey(engine, one, now, 2, [one]) for _ in range(3)]
+    rekey.begin_rotation(engine, one, now)
+    rekey.begin_rotation(engine, one, now)
+    (progress,) = rekey.read_rotations(engine)
+    assert progress.boxes == 3
+    marked = [rekey.mark_chunk(engine, progress, one, now, 2) for _ in range(3)]
     assert marked == [2, 1, 0]
     work = work_of(engine, 3)
     assert (work["wanted"], work["state_wanted"]) == (2, 2)

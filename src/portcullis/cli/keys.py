@@ -17,6 +17,7 @@ from portcullis.runtime.rpc.client import EncryptorUnavailableError
 from portcullis.scheduler import master as masters
 from portcullis.scheduler.chains import rotate_now
 from portcullis.scheduler.config import SchedulerConfig
+from portcullis.store.rekey import read_rotations
 from portcullis.store.rewrap import count_by_master
 from portcullis.store.schema import keys as key_rows
 
@@ -29,6 +30,17 @@ _CHAIN_COLUMNS = (
     "switch_at",
     "retired_at",
     "master_id",
+)
+_ROTATION_COLUMNS = (
+    "product_id",
+    "new_epoch",
+    "begun_at",
+    "boxes",
+    "marked",
+    "sealed",
+    "skipped",
+    "cycles_aired",
+    "ends_at",
 )
 _MASTER_COLUMNS = ("master_id", "state", "check_value", "keys", "encryptor")
 
@@ -76,6 +88,7 @@ def list_keys(context: Context) -> None:
     """List product key chains, masters, and the number of device keys."""
     with context.database() as engine:
         context.show_rows(_chains(engine), _CHAIN_COLUMNS)
+        context.show_rows(_rotations(engine), _ROTATION_COLUMNS)
         counts = count_by_master(engine)
         device_keys = _count_device_keys(engine)
     known: list[dict[str, object]] = []
@@ -108,6 +121,16 @@ def _chains(engine: Engine) -> list[Mapping[str, object]]:
         ]
 
 
+def _rotations(engine: Engine) -> list[dict[str, object]]:
+    """The rotations under way."""
+    return [
+        {"product_id": one.product_id, "new_epoch": one.seal_epoch}
+        | {name: getattr(one, name) for name in _ROTATION_COLUMNS[2:]}
+        for one in read_rotations(engine)
+        if one.switched_at is None
+    ]
+
+
 def _count_device_keys(engine: Engine) -> int:
     with engine.connect() as connection:
         return connection.execute(
@@ -134,8 +157,8 @@ def _describe(master: pb.Master, address: str, counts: dict[str, int]) -> dict[s
 def rotate(context: Context, product_id: int | None, *, now: bool, is_master: bool) -> None:
     """Start a new key chain of a product, or change the master.
 
-    --product P --now: after a compromise or a blacklisting. Boxes are given both keys until the
-    new one goes live, `scheduler.prepare_ahead` from now.
+    --product P --now: after a compromise or a blacklisting. Boxes are given both keys; the new one
+    goes live, and the old chain retires, once every box has had it for `scheduler.air_cycles`.
 
     --master: everything goes on meanwhile. Run again, it goes on where it was.
     """
@@ -151,12 +174,10 @@ def _rotate_product(context: Context, product_id: int) -> None:
     config = SchedulerConfig.of(context.source())
     with context.database() as engine, encryptor(context) as client:
         try:
-            live_at = rotate_now(
-                engine, client, product_id, config.chain_epochs, config.prepare_ahead.delta
-            )
+            since = rotate_now(engine, client, product_id, config.chain_epochs)
         except LookupError as error:
             raise click.BadParameter(str(error)) from error
-    context.show({"product_id": product_id, "live_at": live_at})
+    context.show({"product_id": product_id, "new_chain_since": since})
 
 
 def _rotate_master(context: Context) -> None:

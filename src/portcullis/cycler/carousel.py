@@ -51,6 +51,7 @@ class Carousel:
 
     Attributes:
         arena: the EMMs by slot.
+        revision: the feed's revision up to which all changes have been taken over.
         position: key last aired from the last class, to start behind after a restart.
         aired: by class: EMMs aired; first airings are in `first_aired`.
         walk_s: how long after its first airing an EMM is in the last class, all being on time.
@@ -58,6 +59,7 @@ class Carousel:
 
     def __init__(self, classes: Sequence[AiringClass]) -> None:
         self.arena = Arena()
+        self.revision = 0
         self.position: EmmKey = (0, 0, 0)
         self.aired = [0] * len(classes)
         self.first_aired = 0
@@ -192,6 +194,17 @@ class Carousel:
         every = self._classes[class_index].every
         overdue = now - self._rings.head_due(class_index + _CLASSES)
         return (every + max(self._late[class_index], overdue, 0.0)) / every
+
+    def cycle_s(self, now: float) -> float:
+        """How long it takes at present until every EMM has been aired: the longest real period."""
+        return max(
+            (
+                one.every * self.stretch(index, now)
+                for index, one in enumerate(self._classes)
+                if self.size(index)
+            ),
+            default=float(self._classes[-1].every),
+        )
 
     def aired_elsewhere(
         self, key: EmmKey, revision: int, first_aired: float, now: float, wall: float

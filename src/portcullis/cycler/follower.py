@@ -96,6 +96,8 @@ class Follower:
             rows = await in_thread(changes, self._engine, last.revision, position.revision)
             await self._apply(rows)
         self._last = position
+        for carousel in self._carousels:
+            carousel.revision = position.revision
         self.read_at = self._clock.now()
         if not self.loaded.is_set():
             log.info("loaded", emms=len(self._carousels[0].arena))

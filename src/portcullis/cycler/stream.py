@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dvbwire.ts import PACKET_SIZE
 from portcullis.cycler.carousel import Carousel, Picks
 from portcullis.cycler.config import StreamConfig
+from portcullis.cycler.cycles import CycleCounter
 from portcullis.cycler.follower import DatabaseClock
 from portcullis.cycler.link import Link, LinkState
 from portcullis.cycler.pacer import MAX_PACKETS_PER_MESSAGE, Pacer
@@ -71,6 +72,7 @@ class Stream:
         self._database_was_away = False
         self.aired: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self._cycles = CycleCounter()
         self._engine = engine
         self._holder = holder
         self._clock = clock
@@ -115,6 +117,7 @@ class Stream:
         """Send what may be sent now; returns the seconds until it is worth while again."""
         if not (self.holds and self.link.ready):
             self._pace_kbit_s = 0
+            self._cycles.silent()
             return _IDLE_S
         now, wall = self._clock.now(), self._clock.wall()
         if self._pace_kbit_s == 0:
@@ -122,6 +125,7 @@ class Stream:
         if self.link.allocated_kbit_s != self._pace_kbit_s:
             self._pace_kbit_s = self.link.allocated_kbit_s
             self._pacer.set_rate(self._pace_kbit_s, now)
+        self._cycles.airing(now, self.carousel.cycle_s(now))
         picks = self.carousel.take(self._pacer.available(now), now, wall)
         if len(picks.slots):
             self._pacer.spend(picks.packets)
@@ -191,6 +195,7 @@ class Stream:
         note = await in_thread(lease_note, self._engine, self.config.lease)
         await self._hear_of_airings()
         position = _position_of(note)
+        self._cycles.total = max(self._cycles.total, _cycles_of(note))
         self.carousel.place(self._clock.now(), self._clock.wall(), position)
         give_back()
         self.carousel.position = position
@@ -227,7 +232,15 @@ class Stream:
         return take_lease(self._engine, self.config.lease, self._holder, LEASE_TTL, note)
 
     def _note(self) -> str:
-        return json.dumps({"position": self.carousel.position})
+        carousel = self.carousel
+        return json.dumps(
+            {
+                "position": carousel.position,
+                "revision": carousel.revision,
+                "cycles": self._cycles.total,
+                "cycle_s": carousel.cycle_s(self._clock.now()),
+            }
+        )
 
     def _send(self, picks: Picks, wall: float) -> None:
         """Hand picks over, seven packets a message at most, and report them."""
@@ -271,3 +284,11 @@ def _position_of(note: str) -> EmmKey:
         return (int(device_id), int(message_id), int(part))
     except (ValueError, KeyError, TypeError):
         return (0, 0, 0)
+
+
+def _cycles_of(note: str) -> float:
+    """The cycles of a note; none if it tells of none."""
+    try:
+        return float(json.loads(note)["cycles"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0

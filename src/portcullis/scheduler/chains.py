@@ -1,6 +1,6 @@
 """New chains of product keys: what the jobs and `portcullis keys rotate` have in common."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Engine
 
@@ -23,13 +23,11 @@ def begin_chain(
     rotation.insert_next_chain(engine, sealed, switch_at)
 
 
-def rotate_now(
-    engine: Engine, client: EncryptorClient, product_id: int, epochs: int, overlap: timedelta
-) -> datetime:
-    """Start a new chain after a compromise; returns when it goes live.
+def rotate_now(engine: Engine, client: EncryptorClient, product_id: int, epochs: int) -> datetime:
+    """Start a new chain after a compromise: it goes live once every box has been given it.
 
-    Both keys are on air until then. A chain that waits already is left to go live.
-    Raises LookupError for a product without a chain.
+    Both keys are on air until then. A chain that waits already is left to go live. Returns since
+    when it waits. Raises LookupError for a product without a chain.
     """
     chains = [one for one in rotation.read_chains(engine) if one.product_id == product_id]
     if not chains:
@@ -38,6 +36,6 @@ def rotate_now(
     if newest.live_epoch is None and newest.switch_at is not None:
         return newest.switch_at
     with engine.connect() as connection:
-        switch_at = database_now(connection) + overlap
+        switch_at = database_now(connection)
     begin_chain(engine, client, newest, epochs=epochs, switch_at=switch_at)
     return switch_at

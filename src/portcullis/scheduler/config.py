@@ -1,5 +1,9 @@
 """`[scheduler]`."""
 
+from typing import Annotated
+
+import msgspec
+
 from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
 from portcullis.runtime.rpc.client import Addresses, check_addresses
 from portcullis.runtime.tls import TlsConfig
@@ -17,8 +21,9 @@ class SchedulerConfig(Section, frozen=True):
     purge_every: how often what is over is taken off the air and deleted.
     reseal_every: how old a box's state may grow; bounds how far behind its clock can be.
     product_key_period: how long content is scrambled under one epoch of a product key.
-    prepare_ahead: how long before the switch boxes begin to be given the next epoch. It must
-        hold several full cycles of the slowest carousel class.
+    prepare_ahead: how long before the switch boxes begin to be given the next epoch; earlier
+        where the bandwidth needs longer.
+    air_cycles: full cycles of the carousel that the next key is on air before the switch.
     chain_epochs: epochs in a new chain, 2 to 128.
     requests_keep: how long requests, their ids and their airings are kept.
     tombstones_keep: how long a cycler may be away without a reload.
@@ -31,6 +36,7 @@ class SchedulerConfig(Section, frozen=True):
     reseal_every: Duration = Duration(86_400)
     product_key_period: Duration = Duration(30 * 86_400)
     prepare_ahead: Duration = Duration(3 * 86_400)
+    air_cycles: Annotated[int, msgspec.Meta(ge=2)] = 3
     chain_epochs: int = 64
     requests_keep: Duration = Duration(731 * 86_400)
     tombstones_keep: Duration = Duration(3600)

@@ -3,23 +3,14 @@
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from itertools import groupby
 
 from sqlalchemy import Engine
 
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.scheduler import metrics
-from portcullis.scheduler.chains import begin_chain
 from portcullis.scheduler.config import SchedulerConfig
-from portcullis.scheduler.rotation import (
-    MarkBoxes,
-    PrepareChain,
-    PrepareEpoch,
-    Step,
-    Switch,
-    next_steps,
-)
+from portcullis.scheduler.rotating import Rotation
 from portcullis.store import purge, recovery, rotation
 from portcullis.store.database import database_now
 from portcullis.store.keys import insert_chain, products_without_chain
@@ -52,6 +43,7 @@ class Jobs:
         self._config = config
         self._leads = leads
         self._now = now or self._database_now
+        self.rotation = Rotation(engine, client, config, leads, self._now)
         self._feed_marks: deque[tuple[datetime, int]] = deque()
 
     def _database_now(self) -> datetime:
@@ -75,27 +67,7 @@ class Jobs:
             if not restored.has_chains:
                 self._make_chains_anew(restored)
             return
-        now = self._now()
-        chains = rotation.read_chains(self._engine)
-        pending = [chain for chain in chains if chain.switch_at is not None]
-        cursors = rotation.rekey_cursors(self._engine)
-        marked = frozenset(
-            (chain.product_id, chain.seal_epoch)
-            for chain in pending
-            if cursors.get(rotation.cursor_name(chain)) == rotation.MARKED
-        )
-        for _, group in groupby(chains, key=lambda chain: chain.product_id):
-            steps = next_steps(
-                list(group),
-                marked,
-                now,
-                self._config.product_key_period.delta,
-                self._config.prepare_ahead.delta,
-            )
-            for step in steps:
-                if not self._leads():
-                    return
-                self._take(step, now, pending)
+        self.rotation.step()
 
     def _make_chains_anew(self, restored: recovery.Recovery) -> None:
         """Make a chain for every product, which no box is given before the SMS has caught up.
@@ -113,32 +85,6 @@ class Jobs:
             metrics.KEY_STEPS.labels("chain").inc()
             log.info("product key chain made after a restore", product_id=product_id)
         recovery.note_chains_made(self._engine)
-
-    def _take(self, step: Step, now: datetime, pending: list[rotation.Chain]) -> None:
-        chain = step.chain
-        match step:
-            case PrepareEpoch(switch_at=switch_at):
-                rotation.prepare_next_epoch(self._engine, chain, switch_at)
-                self._tell("prepared", chain.product_id, switch_at)
-            case PrepareChain(switch_at=switch_at):
-                begin_chain(
-                    self._engine,
-                    self._client,
-                    chain,
-                    epochs=self._config.chain_epochs,
-                    switch_at=switch_at,
-                )
-                self._tell("prepared", chain.product_id, switch_at)
-            case MarkBoxes():
-                count = rotation.mark_chunk_for_rekey(self._engine, chain, now, CHUNK, pending)
-                metrics.MARKED.labels("rekey").inc(count)
-            case Switch():
-                if rotation.go_live(self._engine, chain, now):
-                    self._tell("switched", chain.product_id, now)
-
-    def _tell(self, what: str, product_id: int, at: datetime) -> None:
-        metrics.KEY_STEPS.labels(what).inc()
-        log.info("product key", step=what, product_id=product_id, switch_at=at.isoformat())
 
     def reseal(self) -> None:
         """Have states that have grown old sealed anew, spread over the day."""

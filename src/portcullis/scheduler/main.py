@@ -23,6 +23,7 @@ from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.figures import FIGURES_EVERY_S, Figures
 from portcullis.scheduler.jobs import RESEAL_EVERY_S, Jobs
 from portcullis.scheduler.leadership import RENEW_S, Leadership
+from portcullis.scheduler.rotating import ROTATE_EVERY_S
 from portcullis.store.database import engine_for
 from portcullis.store.health import DatabaseHealth
 
@@ -57,6 +58,7 @@ async def main(source: ConfigSource) -> None:
         service.checks["jobs"] = lambda: "; ".join(trouble.values()) or None
         service.checks["encryptor"] = client.check
         service.notices["encryptors"] = client.notice
+        service.notices["lead time"] = jobs.rotation.shortfall
         renewing = asyncio.create_task(_keep_lease(leadership, trouble))
         timetable.start()
         await service.until_stopping(renewing)
@@ -101,7 +103,8 @@ def _timetable(
     )
     for name, job, every_s in (
         ("chains", jobs.make_chains, 0.5),
-        ("rotate", jobs.rotate, 0.5),
+        ("rotate", jobs.rotation.step, ROTATE_EVERY_S),
+        ("lead", jobs.rotation.measure, FIGURES_EVERY_S),
         ("reseal", jobs.reseal, RESEAL_EVERY_S),
         ("purge", jobs.purge, float(config.purge_every)),
         ("figures", figures.read, FIGURES_EVERY_S),

@@ -1,9 +1,10 @@
 """Pure: what the chains of one product call for now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from portcullis.store.rekey import Progress
 from portcullis.store.rotation import Chain
 
 
@@ -24,49 +25,80 @@ class PrepareChain:
 
 
 @dataclass(frozen=True)
-class MarkBoxes:
-    """Boxes are still to be marked for what is prepared."""
+class BeginRekey:
+    """Boxes are to be given what is prepared."""
 
     chain: Chain
 
 
 @dataclass(frozen=True)
-class Switch:
-    """What is prepared goes live."""
+class MarkBoxes:
+    """Boxes are still to be marked for what is prepared."""
 
     chain: Chain
+    progress: Progress
 
 
-Step = PrepareEpoch | PrepareChain | MarkBoxes | Switch
+@dataclass(frozen=True)
+class CheckBoxes:
+    """All are marked; not all have been found sealed."""
+
+    chain: Chain
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class WatchAir:
+    """All are sealed; they are not aired often enough yet, or their time has not come."""
+
+    chain: Chain
+    progress: Progress
+
+
+Step = PrepareEpoch | PrepareChain | BeginRekey | MarkBoxes | CheckBoxes | WatchAir
 
 
 def next_steps(
     chains: Sequence[Chain],
-    marked: frozenset[tuple[int, int]],
+    rotations: Mapping[tuple[int, int], Progress],
     now: datetime,
     period: timedelta,
-    prepare_ahead: timedelta,
+    lead: timedelta,
 ) -> list[Step]:
     """Decide for the unretired chains of one product, oldest first.
 
-    `marked`: (product_id, seal_epoch) whose boxes have all been marked. A switch waits for
-    them, however late it gets: content under a key that no box was given is dark.
+    `rotations`: by (product_id, seal_epoch). `lead`: how long before a switch boxes begin to be
+    given the next key.
     """
     steps: list[Step] = []
     for chain in chains:
         if chain.switch_at is None:
             continue
-        if (chain.product_id, chain.seal_epoch) not in marked:
-            steps.append(MarkBoxes(chain))
-        elif chain.switch_at <= now:
-            steps.append(Switch(chain))
+        progress = rotations.get((chain.product_id, chain.seal_epoch))
+        if progress is None:
+            steps.append(BeginRekey(chain))
+        elif progress.marked_at is None:
+            steps.append(MarkBoxes(chain, progress))
+        elif progress.sealed_at is None:
+            steps.append(CheckBoxes(chain, progress))
+        else:
+            steps.append(WatchAir(chain, progress))
     newest = chains[-1]
     if newest.switch_at is None and newest.live_since is not None:
         # A rotation that was long due is prepared first, like any other.
-        switch_at = max(newest.live_since + period, now + prepare_ahead)
-        if newest.live_since + period - prepare_ahead <= now:
+        switch_at = max(newest.live_since + period, now + lead)
+        if newest.live_since + period - lead <= now:
             used_up = newest.live_epoch == newest.last_epoch
             steps.append(
                 PrepareChain(newest, switch_at) if used_up else PrepareEpoch(newest, switch_at)
             )
     return steps
+
+
+def may_switch(chain: Chain, cycles_aired: float, cycles: int, now: datetime) -> bool:
+    """Whether what is prepared goes live: its time has come, and every box has been told.
+
+    However late that gets: content under a key that no box was given is dark.
+    """
+    assert chain.switch_at is not None  # noqa: S101 (it is prepared)
+    return chain.switch_at <= now and cycles_aired >= cycles

@@ -1,12 +1,11 @@
 """Product key chains in time, and the marks that have boxes sealed anew.
 
 A rotation is prepared (`seal_epoch` runs ahead of `live_epoch`, or a new
-chain waits without one), its boxes are marked, chunk by chunk, and at
-`switch_at` it goes live. Every step names the state it starts from, so that
-doing it twice changes nothing.
+chain waits without one), its boxes are given the new epoch (store/rekey.py),
+and from `switch_at` on, once they have it, it goes live. Every step names the
+state it starts from, so that doing it twice changes nothing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,19 +17,12 @@ from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, retried, writing
 from portcullis.store.keys import key_row, record_chain_made
 from portcullis.store.schema import (
-    PRIORITY_REKEY,
     PRIORITY_RESEAL,
     device_work,
-    devices,
     emms,
-    entitlements,
     keys,
-    leases,
+    rotations,
 )
-
-LEASE = "scheduler"
-MARKED = -1
-"""The cursor of a rotation whose boxes have all been marked."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +110,14 @@ def go_live(engine: Engine, chain: Chain, now: datetime) -> bool:
             )
         ).rowcount
         if done:
+            connection.execute(
+                update(rotations)
+                .where(
+                    rotations.c.product_id == chain.product_id,
+                    rotations.c.seal_epoch == chain.seal_epoch,
+                )
+                .values(switched_at=now, ends_at=now)
+            )
             record_key_event(
                 connection,
                 "epoch_switched",
@@ -152,64 +152,6 @@ def _is(chain: Chain) -> ColumnElement[bool]:
         keys.c.first_epoch == chain.first_epoch,
         keys.c.retired_at.is_(None),
     )
-
-
-def rekey_cursors(engine: Engine) -> dict[str, int]:
-    """How far each rotation has marked its boxes: "product:epoch" → device_id or MARKED."""
-    with engine.connect() as connection:
-        return _cursors(connection)
-
-
-@retried
-def mark_chunk_for_rekey(
-    engine: Engine, chain: Chain, now: datetime, limit: int, pending: Sequence[Chain]
-) -> int:
-    """Mark the next `limit` boxes entitled to a chain's product; returns how many.
-
-    The cursor moves in the same transaction, in the lease's note: a scheduler that takes over
-    goes on from there. Cursors of rotations that are not `pending` are dropped.
-    """
-    name = cursor_name(chain)
-    with writing(engine) as connection:
-        cursors = _cursors(connection, lock=True)
-        after = cursors.get(name, 0)
-        if after == MARKED:
-            return 0
-        ids = list(
-            connection.execute(
-                select(entitlements.c.device_id)
-                .join(devices, devices.c.device_id == entitlements.c.device_id)
-                .where(
-                    entitlements.c.product_id == chain.product_id,
-                    entitlements.c.device_id > after,
-                    devices.c.active == 1,
-                )
-                .order_by(entitlements.c.device_id)
-                .limit(limit)
-            ).scalars()
-        )
-        mark(connection, ids, now, "rekey", PRIORITY_REKEY)
-        names = {cursor_name(one) for one in pending}
-        kept = {key: value for key, value in cursors.items() if key in names}
-        kept[name] = ids[-1] if len(ids) == limit else MARKED
-        connection.execute(
-            update(leases)
-            .where(leases.c.name == LEASE)
-            .values(note=json.dumps({"rekey": kept}, sort_keys=True))
-        )
-        return len(ids)
-
-
-def cursor_name(chain: Chain) -> str:
-    """The name of a prepared rotation in the lease's note."""
-    return f"{chain.product_id}:{chain.seal_epoch}"
-
-
-def _cursors(connection: Connection, *, lock: bool = False) -> dict[str, int]:
-    statement = select(leases.c.note).where(leases.c.name == LEASE)
-    note = connection.execute(statement.with_for_update() if lock else statement).scalar()
-    found: dict[str, int] = json.loads(note or "{}").get("rekey", {})
-    return found
 
 
 def mark(

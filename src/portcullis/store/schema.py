@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -129,6 +130,7 @@ devices = Table(
     Column("active", _FLAG, nullable=False),  # 0: removed
     Column("added_at", UtcDateTime, nullable=False),
     Column("removed_at", UtcDateTime),
+    Column("blacklisted_at", UtcDateTime),  # by an operator: it cannot be added again
 )
 
 # gateway; scheduler deletes those long over. A revoked entitlement has no row.
@@ -243,6 +245,28 @@ key_imports = Table(
     Column("refused", BigInteger, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
+)
+
+# scheduler: how far each rotation of a product key has come (store/rekey.py).
+rotations = Table(
+    "rotations",
+    metadata,
+    Column("product_id", Integer, primary_key=True, autoincrement=False),
+    Column("seal_epoch", Integer, primary_key=True, autoincrement=False),  # the new one
+    Column("begun_at", UtcDateTime, nullable=False),
+    Column("boxes", BigInteger, nullable=False),  # entitled beyond the switch, when it began
+    Column("marked", BigInteger, nullable=False),
+    Column("marked_after", BigInteger, nullable=False),  # device_id of the last one marked
+    Column("marked_at", UtcDateTime),  # all were
+    Column("sealed", BigInteger, nullable=False),
+    Column("skipped", BigInteger, nullable=False),  # given up: they could not be sealed
+    Column("sealed_after", BigInteger, nullable=False),  # device_id of the last one found sealed
+    Column("sealed_at", UtcDateTime),  # all were
+    Column("revision", BigInteger, nullable=False),  # of the feed at sealed_at
+    Column("cycles_from", _LONG_TEXT, nullable=False),  # JSON {stream: cycles aired at sealed_at}
+    Column("cycles_aired", Float, nullable=False),  # since then, on the stream that has aired least
+    Column("ends_at", UtcDateTime),  # when it is expected to switch
+    Column("switched_at", UtcDateTime),
 )
 
 # emmg (scheduler tombstones what is over; cycler sets first_aired_at). A row is one part of a
