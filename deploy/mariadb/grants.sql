@@ -50,6 +50,7 @@ GRANT SELECT, DELETE ON transactions TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, DELETE, CREATE, ALTER, DROP ON requests TO portcullis_scheduler@'%';
 GRANT SELECT, UPDATE (revision) ON feed TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON leases TO portcullis_scheduler@'%';
+GRANT SELECT, INSERT, UPDATE ON rotations TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_scheduler@'%';
 GRANT SELECT, UPDATE (chains_made_at) ON recoveries TO portcullis_scheduler@'%';
 GRANT SELECT, INSERT ON key_events TO portcullis_scheduler@'%';
@@ -66,6 +67,17 @@ GRANT SELECT, INSERT, UPDATE ON `keys` TO portcullis_keys@'%';
 GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_keys@'%';
 GRANT SELECT, INSERT ON key_events TO portcullis_keys@'%';
 GRANT SELECT, INSERT, UPDATE ON key_imports TO portcullis_keys@'%';
+GRANT SELECT ON rotations TO portcullis_keys@'%';
+-- … and `portcullis devices blacklist`: an order, as the gateway writes it, and nothing else of its.
+GRANT SELECT, INSERT ON requests TO portcullis_keys@'%';
+GRANT SELECT, INSERT ON transactions TO portcullis_keys@'%';
+GRANT SELECT, INSERT, UPDATE (active, added_at, removed_at, blacklisted_at) ON devices
+    TO portcullis_keys@'%';
+GRANT SELECT, DELETE ON entitlements TO portcullis_keys@'%';
+GRANT SELECT ON products TO portcullis_keys@'%';
+GRANT SELECT, UPDATE (removed_at) ON messages TO portcullis_keys@'%';
+GRANT SELECT, INSERT, UPDATE ON device_work TO portcullis_keys@'%';
+GRANT SELECT ON leases TO portcullis_keys@'%';
 
 -- operator: `portcullis products|requests|db …`; sees no key.
 GRANT SELECT ON alembic_version TO portcullis_operator@'%';

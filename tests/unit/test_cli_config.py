@@ -59,3 +59,13 @@ def test_classes_that_cannot_fit_the_bandwidth_are_refused() -> None:
     assert (good.exit_code, good.output) == (0, "configuration: good\n")
     bad = CliRunner().invoke(cli, ["config", "check", "--boxes", "10000000"], env=environ)
     assert isinstance(bad.exception, ConfigError)
+
+
+def test_a_lead_that_is_too_short_for_the_population_is_refused() -> None:
+    """Three cycles of half an hour and the sealing do not fit into an hour."""
+    environ = {"PORTCULLIS_SCHEDULER__PREPARE_AHEAD": "1h"}
+    bad = CliRunner().invoke(cli, ["config", "check", "--boxes", "100000"], env=environ)
+    assert isinstance(bad.exception, ConfigError)
+    assert "scheduler.prepare_ahead: a re-key of 100000 boxes takes 5450 s" in str(bad.exception)
+    environ = {"PORTCULLIS_SCHEDULER__PREPARE_AHEAD": "2h"}
+    assert CliRunner().invoke(cli, ["config", "check", "--boxes", "100000"], env=environ).output

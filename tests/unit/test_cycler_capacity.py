@@ -2,7 +2,7 @@
 
 import pytest
 
-from portcullis.cycler.capacity import capacity_of, check_fits
+from portcullis.cycler.capacity import capacity_of, check_fits, full_cycle_s
 from portcullis.cycler.config import StreamConfig
 from portcullis.runtime.config import ConfigError
 
@@ -19,3 +19,12 @@ def test_what_cannot_fit_is_refused_with_what_would() -> None:
     """Two million boxes need 1,671 kbit/s."""
     with pytest.raises(ConfigError, match=r"2000000 boxes .* give 1671 kbit/s"):
         check_fits(StreamConfig(), 2_000_000, 0)
+
+
+def test_a_full_cycle_is_what_is_left_for_the_last_class() -> None:
+    """A million boxes at 1 Mbit/s take 25 min; orders leave them less, but never below a share."""
+    stream = StreamConfig()
+    assert full_cycle_s(stream, 1000, 0) == 1800
+    assert full_cycle_s(stream, 2_000_000, 0) == pytest.approx(3008, abs=1)
+    assert full_cycle_s(stream, 2_000_000, 10) == pytest.approx(2_000_000 / (664.9 - 250), abs=2)
+    assert full_cycle_s(stream, 2_000_000, 1000) == pytest.approx(2_000_000 / (0.3 * 664.9), abs=5)

@@ -8,7 +8,8 @@ import pytest
 from portcullis.emm import Kind
 from portcullis.emmg.batch import build_batch, epoch_for, read_reply
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.work import Claimed, Orders
+from portcullis.store.to_seal import Orders
+from portcullis.store.work import Claimed
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

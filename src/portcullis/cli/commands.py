@@ -18,12 +18,13 @@ from portcullis.cli.ca import ca
 from portcullis.cli.clients import clients
 from portcullis.cli.context import Context, Instant, common_options, to_json
 from portcullis.cli.db import db
+from portcullis.cli.devices import devices
 from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.keys import keys
 from portcullis.cli.requests import requests
 from portcullis.cli.up import up
 from portcullis.cycler.asrun import query
-from portcullis.cycler.capacity import check_fits
+from portcullis.cycler.capacity import check_fits, full_cycle_s
 from portcullis.cycler.config import CyclerConfig
 from portcullis.emm import EmmError, EmmHeader
 from portcullis.emmg.config import EmmgConfig
@@ -62,6 +63,7 @@ cli.add_command(db)
 cli.add_command(audit)
 cli.add_command(clients)
 cli.add_command(ca)
+cli.add_command(devices)
 
 
 @cli.command()
@@ -95,12 +97,16 @@ def _sections(context: Context) -> dict[str, Section]:
 def check(context: Context, boxes: int | None, orders_per_s: float) -> None:
     """Read every section; exit 2 and name key, line and what is expected if one is wrong.
 
-    With --boxes, also refuse classes of the carousel that the bandwidth cannot hold.
+    With --boxes, also refuse classes of the carousel that the bandwidth cannot hold, and a
+    scheduler.prepare_ahead that is too short to tell so many boxes of a new key.
     """
     _sections(context)
     if boxes is not None:
-        for stream in CyclerConfig.of(context.source()).stream:
+        streams = CyclerConfig.of(context.source()).stream
+        for stream in streams:
             check_fits(stream, boxes, orders_per_s)
+        cycle_s = max(full_cycle_s(stream, boxes, orders_per_s) for stream in streams)
+        SchedulerConfig.of(context.source()).check_lead(boxes, cycle_s)
     context.show({"configuration": "good"})
 
 

@@ -17,6 +17,7 @@ from portcullis.runtime.rpc.client import EncryptorUnavailableError
 from portcullis.scheduler import master as masters
 from portcullis.scheduler.chains import rotate_now
 from portcullis.scheduler.config import SchedulerConfig
+from portcullis.store.blacklist import repair_number
 from portcullis.store.rekey import read_rotations
 from portcullis.store.rewrap import count_by_master
 from portcullis.store.schema import keys as key_rows
@@ -246,3 +247,18 @@ def _report_refused(context: Context, result: masters.Rewrapped) -> None:
     if rows:
         context.show_rows(rows, ("purpose", "owner", "first_epoch", "reason"))
         raise SystemExit(1)
+
+
+@keys.command("repair-number")
+@click.option("--device", "device_id", type=int, required=True, help="The device.")
+@common_options
+@click.pass_obj
+def repair_device_number(context: Context, device_id: int) -> None:
+    """Raise a box's key epoch because its number ran away; refused where it has not.
+
+    A number a day or more ahead of the clock (a wrong clock made it) would be ahead of all that
+    the box is ever told: with a new epoch it hears the next state.
+    """
+    with context.database() as engine:
+        epoch = repair_number(engine, device_id)
+    context.show({"device_id": device_id, "epoch": epoch})

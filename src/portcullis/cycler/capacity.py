@@ -44,3 +44,17 @@ def check_fits(stream: StreamConfig, population: int, orders_per_s: float) -> No
             f"{sum(capacity.demand.values()):.0f} packets/s ({parts}), bandwidth_kbit_s carries "
             f"{capacity.supply:.0f}: give {needed:.0f} kbit/s or longer periods"
         )
+
+
+def full_cycle_s(stream: StreamConfig, population: int, orders_per_s: float) -> float:
+    """How long it takes until every EMM has been aired once: the last class's real period.
+
+    It has what the other classes leave, and its `min_share` at least.
+    """
+    capacity = capacity_of(stream, population, orders_per_s)
+    *walked, last = stream.classes
+    others = sum(capacity.demand[one.name] for one in walked)
+    left = max(capacity.supply - others, last.min_share * capacity.supply)
+    if left <= 0:
+        return float("inf")
+    return max(float(last.every), population / left)

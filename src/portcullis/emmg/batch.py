@@ -9,7 +9,8 @@ from sqlalchemy import RowMapping
 from portcullis.emm import Kind
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.keys import sealed_key
-from portcullis.store.work import Claimed, Finished, Orders, SealedEmm
+from portcullis.store.to_seal import Orders
+from portcullis.store.work import Claimed, Finished, SealedEmm
 
 
 @dataclass

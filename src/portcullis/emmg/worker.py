@@ -37,7 +37,8 @@ from portcullis.runtime.rpc.client import (
 )
 from portcullis.store.database import chunked
 from portcullis.store.failures import give_back, give_up_or_retry
-from portcullis.store.work import Claimed, claim, claimed, finish, read_orders
+from portcullis.store.to_seal import read_orders
+from portcullis.store.work import Claimed, claim, claimed, finish
 
 MAX_CLOCK_DIFFERENCE_S = 300.0
 _RETRY_AFTER = timedelta(seconds=1)

@@ -7,6 +7,7 @@ import msgspec
 from portcullis.runtime.config import ConfigError, ConfigSource, Duration, Section
 from portcullis.runtime.rpc.client import Addresses, check_addresses
 from portcullis.runtime.tls import TlsConfig
+from portcullis.scheduler.leadtime import lead_time
 
 MAX_CHAIN_EPOCHS = 128
 
@@ -51,3 +52,14 @@ class SchedulerConfig(Section, frozen=True):
         if config.prepare_ahead >= config.product_key_period:
             raise ConfigError("scheduler.prepare_ahead: expected less than product_key_period")
         return config
+
+    def check_lead(self, boxes: int, cycle_s: float) -> None:
+        """Raise ConfigError unless so many boxes can be told of a new key in `prepare_ahead`."""
+        lead = lead_time(boxes, cycle_s, self.air_cycles)
+        if lead.delta > self.prepare_ahead.delta:
+            raise ConfigError(
+                f"scheduler.prepare_ahead: a re-key of {boxes} boxes takes"
+                f" {lead.delta.total_seconds():.0f} s ({self.air_cycles} cycles of {cycle_s:.0f} s"
+                f" on air, {lead.sealing_s:.0f} s to seal): expected at least that, got"
+                f" {float(self.prepare_ahead):.0f} s"
+            )

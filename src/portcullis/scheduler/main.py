@@ -103,7 +103,7 @@ def _timetable(
     )
     for name, job, every_s in (
         ("chains", jobs.make_chains, 0.5),
-        ("rotate", jobs.rotation.step, ROTATE_EVERY_S),
+        ("rotate", jobs.rotate, ROTATE_EVERY_S),
         ("lead", jobs.rotation.measure, FIGURES_EVERY_S),
         ("reseal", jobs.reseal, RESEAL_EVERY_S),
         ("purge", jobs.purge, float(config.purge_every)),

@@ -61,6 +61,7 @@ class Device:
     active: bool
     added_at: datetime
     removed_at: datetime | None = None
+    blacklisted_at: datetime | None = None
     is_new: bool = False
     is_changed: bool = False
     held: set[int] = field(default_factory=set)  # products whose window is not over
@@ -129,6 +130,8 @@ def _add_device(group: Group, request: Request) -> Effect:
     device = group.devices.get(device_id)
     if device is not None and device.active:
         raise Refusal("device_exists", f"device {device_id} is active already")
+    if device is not None and device.blacklisted_at is not None:
+        raise Refusal("not_permitted", f"device {device_id} is blacklisted")
     if device_id not in group.with_key:
         raise Refusal("no_device_key", f"no key has been imported for device {device_id}")
     if device is None:

@@ -43,7 +43,11 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
         .with_for_update()
     ):
         by_id[row.device_id] = Device(
-            row.device_id, active=bool(row.active), added_at=row.added_at, removed_at=row.removed_at
+            row.device_id,
+            active=bool(row.active),
+            added_at=row.added_at,
+            removed_at=row.removed_at,
+            blacklisted_at=row.blacklisted_at,
         )
     for row in connection.execute(
         select(device_work)

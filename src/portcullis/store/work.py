@@ -6,7 +6,7 @@ reads what was ordered; `finish` writes only where the claim is still ours.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,10 +14,8 @@ from sqlalchemy import (
     Connection,
     Engine,
     RowMapping,
-    and_,
     bindparam,
     case,
-    or_,
     select,
     tuple_,
     update,
@@ -32,10 +30,7 @@ from portcullis.store.schema import (
     PRIORITY_RESEAL,
     airings,
     device_work,
-    devices,
     emms,
-    entitlements,
-    keys,
     messages,
 )
 
@@ -120,85 +115,6 @@ def _claimed(row: RowMapping) -> Claimed:
         held={int(product): epoch for product, epoch in json.loads(row["held"]).items()},
         dirty_at=row["dirty_at"],
     )
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What was ordered for a batch of devices, read in one go, with the keys to seal it."""
-
-    now: datetime
-    active: Mapping[int, bool]
-    entitlements: Mapping[int, Sequence[RowMapping]]
-    messages: Mapping[int, Sequence[RowMapping]]  # to be sealed, or withdrawn
-    device_keys: Mapping[int, RowMapping]
-    chains: Mapping[int, Sequence[RowMapping]]  # product → not retired, newest first
-
-
-def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
-    """Read state, unsealed messages and sealed keys of the devices, after the claim."""
-    with engine.connect() as connection:
-        now = database_now(connection)
-        active = {
-            row.device_id: bool(row.active)
-            for row in connection.execute(
-                select(devices.c.device_id, devices.c.active).where(
-                    devices.c.device_id.in_(device_ids)
-                )
-            )
-        }
-        held = _by_device(
-            connection.execute(
-                select(entitlements)
-                .where(
-                    entitlements.c.device_id.in_(device_ids),
-                    or_(entitlements.c.ends_at.is_(None), entitlements.c.ends_at > now),
-                )
-                .order_by(entitlements.c.device_id, entitlements.c.product_id)
-            ).mappings()
-        )
-        texts = _by_device(
-            connection.execute(
-                select(messages).where(
-                    messages.c.device_id.in_(device_ids),
-                    messages.c.expires_at > now,
-                    or_(
-                        and_(messages.c.sealed == 0, messages.c.removed_at.is_(None)),
-                        and_(
-                            messages.c.sealed == 1,
-                            messages.c.removed_at.is_not(None),
-                            messages.c.withdrawal_sealed == 0,
-                        ),
-                    ),
-                )
-            ).mappings()
-        )
-        device_keys = {
-            row["owner"]: row
-            for row in connection.execute(
-                select(keys).where(keys.c.purpose == "device", keys.c.owner.in_(device_ids))
-            ).mappings()
-        }
-        products = {row["product_id"] for rows in held.values() for row in rows}
-        chains: dict[int, list[RowMapping]] = {}
-        for row in connection.execute(
-            select(keys)
-            .where(
-                keys.c.purpose == "product",
-                keys.c.owner.in_(products),
-                keys.c.retired_at.is_(None),
-                keys.c.seal_epoch.is_not(None),
-            )
-            .order_by(keys.c.owner, keys.c.first_epoch.desc())
-        ).mappings():
-            chains.setdefault(row["owner"], []).append(row)
-        return Orders(now, active, held, texts, device_keys, chains)
-
-
-def _by_device(rows: Iterable[RowMapping]) -> dict[int, list[RowMapping]]:
-    found: dict[int, list[RowMapping]] = {}
-    for row in rows:
-        found.setdefault(row["device_id"], []).append(row)
-    return found
 
 
 @dataclass(frozen=True)

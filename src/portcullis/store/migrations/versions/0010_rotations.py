@@ -6,8 +6,8 @@ from sqlalchemy.dialects import mysql
 
 from portcullis.store.schema import UtcDateTime
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

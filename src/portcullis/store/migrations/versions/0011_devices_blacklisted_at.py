@@ -5,8 +5,8 @@ from sqlalchemy import Column
 
 from portcullis.store.schema import UtcDateTime
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
