@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from portcullis.cli.main import SECTIONS, cli
+from portcullis.cli.commands import SECTIONS
+from portcullis.cli.main import cli
 from portcullis.encryptor.permits import CALLS
 from portcullis.runtime.config import ConfigError, ConfigSource
 from portcullis.runtime.rpc import encryptor_pb2 as pb
