@@ -5,6 +5,7 @@ BIN := .venv/bin
 # Debian packages beyond Python: what the tests and the demo drive for real.
 TEST_PACKAGES := mariadb-server mariadb-backup haproxy tshark ffmpeg shellcheck
 TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc age
+TEST_PACKAGES += systemd prometheus-node-exporter prometheus-mysqld-exporter prometheus-blackbox-exporter
 DEMO_PACKAGES := ffmpeg
 BENCH_PACKAGES := mariadb-server openssl wrk gcc libc6-dev
 
@@ -88,6 +89,8 @@ proto: setup ## Regenerate the gRPC code of the encryptor
 .PHONY: docs
 docs: setup ## Regenerate the pages that are made from the code
 	$(BIN)/python tools/metrics_page.py > docs/metrics.md
+	$(BIN)/python deploy/grafana/make.py
+	$(BIN)/python tools/operator_rules.py
 
 .PHONY: snapshot
 snapshot: setup ## At a release: keep its code for the test that upgrades from it

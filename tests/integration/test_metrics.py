@@ -1,6 +1,7 @@
 """What every service says on /metrics, judged by promtool and by the page that describes it."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -9,16 +10,26 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from demo.headend import HeadEnd, make_boxes
 from demo.sms import SmsClient
+from portcullis.cli.health import UnhealthyError
+from portcullis.cli.main import cli
+from portcullis.cli.up import MONITORS
+from tests.ports import free_ports
 
-ROOMS = ["gateway", "emmg", "encryptor", "cycler", "scheduler", "mux"]
+ROOMS = ["gateway", "emmg", "encryptor", "cycler", "scheduler", "mux", "auditor"]
 PAGE = Path("docs/metrics.md")
-_OF_ALL = ("portcullis_build_", "portcullis_log_")
+_OF_ALL = ("portcullis_build_", "portcullis_check_", "portcullis_log_")
 _OWN_LABELS = {"le"}
+_AT_REST = (
+    'key_live_epoch{product_id="101"}',
+    'portcullis_scheduler_waiting_devices{cause="order"} 0.0',
+)
+"""What the leader says once it has read the tables after the orders."""
 
 
 async def _orders(client_file: Path) -> str:
@@ -59,10 +70,12 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             )
             assert asyncio.run(_orders(home / "state" / "client.json")) == "on_air"
             end = time.monotonic() + 30
-            while 'key_live_epoch{product_id="101"}' not in _fetch(head_end.monitors[4]):
+            while not all(figure in _fetch(head_end.monitors[4]) for figure in _AT_REST):
                 assert time.monotonic() < end, "the leader has not read the tables"
                 time.sleep(0.2)  # it does so every few seconds and tells nobody
-            yield {room: _fetch(port) for room, port in zip(ROOMS, head_end.monitors, strict=True)}
+            yield {"config": str(head_end.config)} | {
+                room: _fetch(port) for room, port in zip(ROOMS, head_end.monitors, strict=True)
+            }
 
 
 @pytest.mark.xdist_group("metrics")
@@ -120,6 +133,21 @@ def test_the_page_is_as_the_code_makes_it() -> None:
         [sys.executable, "tools/metrics_page.py"], check=True, capture_output=True, text=True
     )
     assert page.stdout == PAGE.read_text()
+
+
+@pytest.mark.xdist_group("metrics")
+def test_health_asks_what_runs_here(exposed: dict[str, str], tmp_path: Path) -> None:
+    """Status 0 where each service that answers is ready; 1 where none answers."""
+    config = exposed["config"]
+    done = CliRunner().invoke(cli, ["health", "--config", config, "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert {room: said[room] for room in ROOMS} == dict.fromkeys(ROOMS, "ok")
+    nobody = tmp_path / "nobody.toml"
+    [port] = free_ports(1)
+    nobody.write_text("".join(f'[{room}]\nmonitor = "127.0.0.1:{port}"\n' for room in MONITORS))
+    refused = CliRunner().invoke(cli, ["health", "--config", str(nobody)])
+    assert isinstance(refused.exception, UnhealthyError)
 
 
 def _value(text: str, name: str, **labels: str) -> float:

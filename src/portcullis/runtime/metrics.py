@@ -61,4 +61,10 @@ def gauge_family(name: str, meaning: str, *labels: str) -> Callable[[], GaugeMet
 
 
 LOG_MESSAGES = counter("portcullis_log_messages_total", "Lines logged, by level", "level")
+FAILING = gauge("portcullis_check_failing", "1 where the check fails: /readyz answers 503", "check")
+DEGRADED = gauge(
+    "portcullis_check_degraded",
+    "1 where something is to be put right though work goes on",
+    "check",
+)
 BUILD = gauge("portcullis_build_info", "1; its label says which release runs", "version")

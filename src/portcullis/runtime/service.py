@@ -31,7 +31,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from portcullis.runtime.config import ConfigError
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.logging import get_logger
-from portcullis.runtime.metrics import BUILD
+from portcullis.runtime.metrics import BUILD, DEGRADED, FAILING
 from portcullis.runtime.threads import in_thread
 
 Check = Callable[[], str | None]
@@ -145,18 +145,27 @@ class Service(AbstractAsyncContextManager["Service"]):
         return True
 
     async def _metrics(self, _request: Request) -> Response:
+        failed, degraded = await self._trouble()
+        for name in self.checks:
+            FAILING.labels(name).set(name in failed)
+        for name in self.notices:
+            DEGRADED.labels(name).set(name in degraded)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def _livez(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, _request: Request) -> Response:
-        failed, degraded = await asyncio.gather(self._ask(self.checks), self._ask(self.notices))
+        failed, degraded = await self._trouble()
         if self.stopping.is_set():
             failed["service"] = "stopping"
         status = "failed" if failed else "degraded" if degraded else "ok"
         body = {"status": status, "failed": failed, "degraded": degraded}
         return JSONResponse(body, status_code=503 if failed else 200)
+
+    async def _trouble(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What fails and what is degraded, by check, each with its reason."""
+        return await asyncio.gather(self._ask(self.checks), self._ask(self.notices))
 
     async def _ask(self, checks: Mapping[str, Check]) -> dict[str, str]:
         """What is wrong, by check. All are asked at once; none is asked again while it hangs."""
