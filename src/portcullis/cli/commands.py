@@ -20,6 +20,7 @@ from portcullis.cli.context import Context, Instant, common_options, to_json
 from portcullis.cli.db import db
 from portcullis.cli.devices import devices
 from portcullis.cli.encryptors import KeysConfig
+from portcullis.cli.health import health
 from portcullis.cli.keys import keys
 from portcullis.cli.requests import requests
 from portcullis.cli.up import up
@@ -64,6 +65,7 @@ cli.add_command(audit)
 cli.add_command(clients)
 cli.add_command(ca)
 cli.add_command(devices)
+cli.add_command(health)
 
 
 @cli.command()
