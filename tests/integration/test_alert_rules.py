@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ def check_portcullis(words: list[str]) -> None:
     while isinstance(command, click.Group):
         assert words, "a group is no command"
         command = command.get_command(click.Context(command), words.pop(0))
-    command.make_context("portcullis", words)
+    # In a sentence a command may be named without the file it takes.
+    with suppress(click.MissingParameter):
+        command.make_context("portcullis", words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
