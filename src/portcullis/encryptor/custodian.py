@@ -25,12 +25,19 @@ class KeyRequestError(Exception):
 
 
 def open_key(custody: Custody, sealed: pb.SealedKey) -> bytes:
-    """Open a sealed key under its own label; raises KeyNotOpenedError."""
-    try:
-        purpose = Purpose(sealed.purpose)
-    except ValueError as error:
-        raise KeyNotOpenedError("a sealed key without a purpose") from error
-    label = KeyLabel(purpose, sealed.owner, sealed.first_epoch, sealed.last_epoch, sealed.master_id)
+    """Open a sealed key of the table under its own label; raises KeyNotOpenedError.
+
+    The import key is sealed too, but is no row: no caller has it opened.
+    """
+    if sealed.purpose not in (pb.SealedKey.DEVICE, pb.SealedKey.PRODUCT):
+        raise KeyNotOpenedError("a sealed key that is neither a device's nor a product's")
+    label = KeyLabel(
+        Purpose(sealed.purpose),
+        sealed.owner,
+        sealed.first_epoch,
+        sealed.last_epoch,
+        sealed.master_id,
+    )
     return custody.open(label, sealed.blob)
 
 
