@@ -255,3 +255,14 @@ def test_a_device_given_back_has_not_been_tried(engine: Engine) -> None:
         assert claim(engine, "a", 10, HOLD)
         give_back(engine, "a", [1], "encryptor away", OVER)
     assert claim(engine, "a", 10, HOLD)
+
+
+def test_work_put_off_by_a_clock_that_has_stepped_back_is_due(engine: Engine) -> None:
+    """Neither an order nor the claim of an EMMG that died waits for as long as the step."""
+    order(engine, 1, 2)
+    claim(engine, "dead", 1, HOLD)
+    with writing(engine) as connection:
+        now = database_now(connection)
+        connection.execute(update(device_work).values(due_at=now + timedelta(hours=1)))
+    assert {done.device_id for done in claim(engine, "b", 10, HOLD)} == {1, 2}
+    assert claim(engine, "c", 10, HOLD) == []

@@ -1,16 +1,17 @@
 """Values at the border of the database."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import StatementError
 
 from portcullis.store.database import database_now, engine_for, writing
 from portcullis.store.leases import lease_note, release_lease, take_lease
 from portcullis.store.migrate import migrate, schema_problem
-from portcullis.store.schema import devices
+from portcullis.store.schema import devices, leases
 
 
 def test_a_naive_time_is_refused(tmp_path: Path) -> None:
@@ -49,6 +50,25 @@ def test_a_lease_has_one_holder_until_it_runs_out_or_is_let_go(tmp_path: Path) -
     assert take("b", over) == "b"
     assert take("a", minute) == "a"
     assert lease_note(engine, "scheduler") == '{"at": 5}'
+
+
+def test_a_lease_lasts_no_longer_than_its_time_when_the_clock_steps_back(tmp_path: Path) -> None:
+    """A holder that lives renews it; one that died does not keep it for as long as the step."""
+    engine = engine_for(f"sqlite:///{tmp_path}/a.db")
+    migrate(engine)
+    ttl = timedelta(seconds=0.2)
+    take_lease(engine, "scheduler", "dead", ttl)
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    with writing(engine) as connection:
+        connection.execute(update(leases).values(expires_at=ahead))
+    held = take_lease(engine, "scheduler", "b", ttl)
+    assert held is not None
+    assert held.holder == "dead"
+    assert held.left_s <= 0.2
+    time.sleep(0.25)  # by the database's clock
+    held = take_lease(engine, "scheduler", "b", ttl)
+    assert held is not None
+    assert held.holder == "b"
 
 
 def test_the_database_clock_is_aware(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
@@ -28,6 +30,7 @@ from portcullis.store.database import engine_for
 from portcullis.store.health import DatabaseHealth
 
 _FINISH_S = 4.0
+_LOOK_AT_CLOCK_S = 1.0
 _RELEASE_S = 1.5
 
 log = get_logger("portcullis.scheduler")
@@ -61,8 +64,10 @@ async def main(source: ConfigSource) -> None:
         service.notices["lead time"] = jobs.rotation.shortfall
         renewing = asyncio.create_task(_keep_lease(leadership, trouble))
         timetable.start()
-        await service.until_stopping(renewing)
+        watching = asyncio.create_task(_keep_time(timetable))
+        await service.until_stopping(renewing, watching)
         renewing.cancel()
+        watching.cancel()
         jobs_end = asyncio.create_task(in_thread(timetable.shutdown))
         ended = await service.finish("jobs", jobs_end, _FINISH_S)
         client.close()  # a job whose encryptor hangs ends; what it had begun is begun again
@@ -82,6 +87,34 @@ async def _keep_lease(leadership: Leadership, trouble: dict[str, str]) -> None:
         else:
             trouble.pop("lease", None)
         await asyncio.sleep(delay_s)
+
+
+async def _keep_time(timetable: BackgroundScheduler) -> None:
+    """Run the jobs at once when the clock has stepped back: their times would be long in coming."""
+    clock = WallClock()
+    while True:
+        await asyncio.sleep(_LOOK_AT_CLOCK_S)
+        if (stepped_s := clock.stepped()) < -_LOOK_AT_CLOCK_S:
+            log.warning("the clock has stepped back", seconds=-stepped_s)
+            for job in timetable.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC))
+
+
+class WallClock:
+    """Tells when the wall clock has been set, by the one that never is."""
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wall, self._steady = wall, steady
+        self._offset = wall() - steady()
+
+    def stepped(self) -> float:
+        """By how many seconds it was set since the last call; below 0: back."""
+        before, self._offset = self._offset, self._wall() - self._steady()
+        return self._offset - before
 
 
 async def _release(leadership: Leadership) -> None:

@@ -23,6 +23,8 @@ def take_lease(
 ) -> Held | None:
     """Take or renew a lease; `note` replaces its note. Returns who holds it now.
 
+    `ttl` is the same for all who ask for this lease.
+
     None: two asked for a new lease at once and neither can tell yet; ask again.
     """
     ours = Held(holder, ttl.total_seconds())
@@ -40,6 +42,12 @@ def take_lease(
                 )
                 return ours
             if row.holder != holder and row.expires_at > now:
+                if row.expires_at > now + ttl:
+                    # The clock has stepped back since: nobody may hold it for longer than that.
+                    connection.execute(
+                        update(leases).where(leases.c.name == name).values(expires_at=now + ttl)
+                    )
+                    return Held(row.holder, ttl.total_seconds())
                 return Held(row.holder, (row.expires_at - now).total_seconds())
             values = {"holder": holder, "expires_at": now + ttl}
             if note is not None:

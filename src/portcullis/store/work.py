@@ -34,6 +34,7 @@ from portcullis.store.schema import (
     messages,
 )
 
+_LONGEST_WAIT = timedelta(minutes=10)
 PRIORITIES = (PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL)
 
 
@@ -65,7 +66,11 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
         for priority in PRIORITIES:
             due = (
                 select(work.device_id)
-                .where(work.priority == priority, work.due_at <= now)
+                .where(
+                    work.priority == priority,
+                    # Later than anything is ever put off: the clock has stepped back since.
+                    or_(work.due_at <= now, work.due_at > now + hold + _LONGEST_WAIT),
+                )
                 .order_by(work.due_at)
                 .limit(limit - len(ids))
                 .with_for_update(skip_locked=True)
