@@ -16,6 +16,7 @@ from sqlalchemy import (
     RowMapping,
     bindparam,
     case,
+    or_,
     select,
     tuple_,
     update,

@@ -1,0 +1,121 @@
+"""A head-end of one process a room, without a load balancer: for what is done to one of each."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+from sqlalchemy import Engine
+
+from demo.headend import HeadEnd, make_boxes
+from portcullis.store.database import engine_for
+from tests.faults.boxes import Boxes
+from tests.faults.headend import make_certificate
+from tests.faults.processes import Keeper, Part, answers_ok
+from tests.faults.sms import PRODUCTS, Access, Sms
+from tests.faults.verdict import kept
+
+MONITORS = ("gateway", "emmg", "encryptor", "cycler", "scheduler", "mux")
+SCOPES = ("device", "entitlement", "message", "product", "read")
+
+
+class Single:
+    """Configuration, boxes, API client; `running` starts it.
+
+    Attributes:
+        ledger: the SMS's file of every 2xx.
+        monitors: monitoring port of each room.
+    """
+
+    def __init__(self, home: Path, database_url: str, boxes: int) -> None:
+        self.home = home
+        (home / "state").mkdir()
+        self._demo = HeadEnd(home, Path("unused"))
+        self._url = database_url
+        self.ledger = home / "ledger.jsonl"
+        self.monitors = dict(zip(MONITORS, self._demo.monitors, strict=False))
+        self.devices = [str(number) for number in range(1001, 1001 + boxes)]
+        self.replace('url = "sqlite.*', f'url = "{database_url}"')
+        self.replace('input = "file:.*', 'input = "filler"')
+        make_boxes(home, self.devices)
+        make_certificate(home)  # the SMS's client wants one to trust
+        self.run("migrate")
+        self.run("keys", "init")
+        words = [word for scope in SCOPES for word in ("--scope", scope)]
+        client = json.loads(self.run("clients", "add", "load", "--json", *words))
+        text = self._demo.config.read_text(encoding="utf-8")
+        api = re.findall('listen = "(127.*?)"', text)[0]
+        self.access = Access(
+            f"http://{api}", client["client_id"], client["client_secret"], home / "certificate.pem"
+        )
+
+    def replace(self, pattern: str, line: str) -> None:
+        """Change the configuration."""
+        text = self._demo.config.read_text(encoding="utf-8")
+        self._demo.config.write_text(re.sub(pattern, line, text), encoding="utf-8")
+
+    def command(self, *words: str) -> list[str]:
+        """A `portcullis` command on this head-end."""
+        return [*self._demo.command(*words), "--config", str(self._demo.config)]
+
+    def run(self, *words: str) -> str:
+        """Run a command to its end; its standard output."""
+        done = subprocess.run(self.command(*words), check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def running(self, prefixes: Mapping[str, Sequence[str]] | None = None) -> Iterator[Boxes]:
+        """Every room a process, with boxes at the end of the stream, keys and products there."""
+        parts = [
+            Part(
+                room,
+                [*(prefixes or {}).get(room, ()), *self.command(room)],
+                partial(answers_ok, port),
+            )
+            for room, port in self.monitors.items()
+        ]
+        with (
+            Boxes(f"udp://127.0.0.1:{self._demo.ts_port}", self.home / "devices.json") as boxes,
+            Keeper(parts, self.home) as self.keeper,
+        ):
+            self.run("keys", "import-devices", str(self.home / "state" / "devices.csv"))
+            with httpx.Client(base_url=self.access.url, timeout=30) as http:
+                http.headers["Authorization"] = f"Bearer {self.access.token(http)}"
+                for product_id in PRODUCTS:
+                    http.put(f"/products/{product_id}", json={"name": "P"}).raise_for_status()
+            yield boxes
+
+    def pid(self, room: str) -> int:
+        """The process of a room."""
+        process = self.keeper.parts[room].process
+        assert process is not None
+        return process.pid
+
+    def metric(self, room: str, name: str) -> float:
+        """The sum of a metric's samples."""
+        return self._demo.metric(MONITORS.index(room), name)
+
+    def go_on(self, sms: Sms, seconds: float) -> None:
+        """Let orders come for a while: all the time some are answered."""
+        before = sms.answered
+        time.sleep(seconds)
+        assert sms.answered > before
+
+    def engine(self) -> Engine:
+        """The database."""
+        return engine_for(self._url, pool_size=1)
+
+    def verdict(self, sms: Sms) -> None:
+        """No order that had its 2xx is lost or doubled, no process ended by itself."""
+        engine = self.engine()
+        found = kept(engine, self.access.client_id, self.ledger)
+        engine.dispose()
+        assert sms.surprises == []
+        assert (found.lost, found.doubled) == ([], [])
+        assert self.keeper.own_deaths == []
