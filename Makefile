@@ -35,6 +35,10 @@ test-faults: setup ## The proofs of docs/reliability.md in full, and its table o
 	FAULTS=full $(BIN)/pytest -n 0 tests/faults
 	$(BIN)/python -m tests.faults.figures
 
+.PHONY: test-monitoring
+test-monitoring: setup ## A head-end broken for real, until the right alert comes and goes: minutes
+	$(BIN)/pytest -n 0 -m monitoring tests/system/test_monitoring.py
+
 .PHONY: lint
 lint: setup ## ruff, mypy, import contracts, dependencies, spelling
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from tests.faults.sms import Sms
 from tests.ports import free_ports
 from tests.system.monitoring import Monitoring
 
-pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.monitoring, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(420)]
 
 BOXES = ["1001", "1002", "1003", "1004"]
 COUNTS = {"encryptor": 1, "mux": 1, "scheduler": 1, "emmg": 1, "cycler": 1, "gateway": 2}
