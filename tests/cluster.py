@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -97,7 +98,7 @@ class Node:
                     self.command("mariadbd", *arguments),
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"NOTIFY_SOCKET": str(notify)},
+                    env=os.environ | _service_environment() | {"NOTIFY_SOCKET": str(notify)},
                 )
             end = time.monotonic() + _START_S
             said = b""
@@ -143,25 +144,31 @@ class Cluster:
 
     Names are "db1" (the first primary), "db2", "db3". Users are those of make-users.
 
+    Args:
+        more_configuration: for every server, beside what deploy/mariadb says.
+        is_bare: three servers as they come from the packages: no data, no keys, no users.
+
     Attributes:
         shared: CA, certificates, key file; what `deploy/mariadb/cluster` reads.
     """
 
-    def __init__(self, more_configuration: str = "") -> None:
-        template = _template()
+    def __init__(self, more_configuration: str = "", *, is_bare: bool = False) -> None:
+        template = None if is_bare else _template()
         self.shared = Path(tempfile.mkdtemp(prefix="portcullis-cluster-", dir="/var/tmp"))
         self.shared.chmod(0o755)
-        for file in (template / "shared").iterdir():
-            _copy(file, self.shared)
+        if template is not None:
+            for file in (template / "shared").iterdir():
+                _copy(file, self.shared)
         self.nodes: dict[str, Node] = {}
         for number, port in enumerate(free_ports(3), start=1):
             name = f"db{number}"
             node = Node(name, number, port, self.shared / name, more_configuration)
-            _copy(template / "data", node.home)
             self.nodes[name] = node
-        (self.shared / "nodes").write_text(
-            "".join(f"{node.address}\n" for node in self.nodes.values())
-        )
+            if template is not None:
+                _copy(template / "data", node.home)
+        if template is not None:
+            nodes = "".join(f"{node.address}\n" for node in self.nodes.values())
+            (self.shared / "nodes").write_text(nodes)
         self.primary = "db1"
         self._replaced: set[str] = set()
 
@@ -197,6 +204,12 @@ class Cluster:
         """The certificate of the CA that the servers' certificates are from."""
         return self.shared / "ca.pem"
 
+    def give_to_servers(self) -> None:
+        """Have the servers' user own what it reads: keys and certificates."""
+        for file in self.shared.iterdir():
+            if file.is_file():
+                _give_to_server(file)
+
     def kill(self, name: str) -> None:
         """`kill -9` a server."""
         self.nodes[name].kill()
@@ -212,6 +225,11 @@ class Cluster:
 
     def heal(self) -> None:
         """Have every server run, and follow the primary."""
+        if self.nodes[self.primary].process is None:
+            for name, node in self.nodes.items():
+                if node.process is None:
+                    self.start(name)
+            self.promote(self.primary)
         for name, node in self.nodes.items():
             if node.process is None:
                 if name in self._replaced:
@@ -337,6 +355,12 @@ def _template() -> Path:
     except OSError:  # another worker was quicker
         shutil.rmtree(fresh)
     return template
+
+
+def _service_environment() -> dict[str, str]:
+    """What the service manager gives a server: `Environment=` of portcullis.service.conf."""
+    text = (DEPLOY / "portcullis.service.conf").read_text()
+    return dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.MULTILINE))
 
 
 def _copy(source: Path, directory: Path) -> None:

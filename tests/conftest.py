@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -62,9 +63,9 @@ def _template() -> Path:
 
 
 class MariaDb:
-    """One running server with its own data directory, socket and port."""
+    """One running server with its own data directory, socket and port, and `options`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *options: str) -> None:
         self.home = home
         self.port = free_port()
         data = home / "data"
@@ -80,6 +81,7 @@ class MariaDb:
             "--skip-log-bin",
             *_SMALL,
             *_AS_ROOT,
+            *options,
         ]
         self.start()
 
@@ -118,17 +120,24 @@ class MariaDb:
         self.process.wait()
 
 
-@pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDb]:
-    """A private MariaDB server."""
+@contextmanager
+def running_mariadb(*options: str) -> Iterator[MariaDb]:
+    """A MariaDB server, as it comes but for `options`, until the end of the block."""
     home = Path(tempfile.mkdtemp(prefix="portcullis-db-", dir="/var/tmp"))
     home.chmod(0o755)
     if _AS_ROOT:
         shutil.chown(home, "mysql", "mysql")
-    server = MariaDb(home)
+    server = MariaDb(home, *options)
     yield server
     server.kill()
     shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """A private MariaDB server."""
+    with running_mariadb() as server:
+        yield server
 
 
 @pytest.fixture

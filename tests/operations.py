@@ -10,7 +10,10 @@ from tests.cluster import Node
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = REPOSITORY / "docs" / "operations"
-_SERVICE = re.compile(r"systemctl (start|stop) mariadb")
+_SERVICE = re.compile(
+    r"^systemctl ((?:start|stop) mariadb|set-environment MYSQLD_OPTS=.*|unset-environment .*)\n",
+    re.MULTILINE,
+)
 
 
 def blocks(page: str, heading: str) -> list[str]:
@@ -33,18 +36,26 @@ def run(block: str, home: Path, node: Node | None = None, **variables: str) -> s
     _script(bin_ / "chown", '[ "$(id -u)" != 0 ] || exec /bin/chown "$@"')
     if node is not None:
         own = f"--defaults-file={node.home}/my.cnf"
-        for program in ("mariadb", "mariadb-backup"):
+        # Whoever runs the tests is root to the server, as root is on a server of its own.
+        more = {"mariadb-install-db": "--auth-root-authentication-method=normal"}
+        for program in ("mariadb", "mariadb-backup", "mariadb-install-db"):
             _script(
                 bin_ / program,
                 f'case $1 in --*defaults*) exec /usr/bin/{program} "$@" ;; esac\n'
-                f'exec /usr/bin/{program} {own} "$@"',
+                f'exec /usr/bin/{program} {own} "$@" {more.get(program, "")}',
             )
     environment = os.environ | variables | {"PATH": f"{bin_}:{os.environ['PATH']}"}
+    options: list[str] = []
     said = ""
-    for part in re.split(r"^(systemctl \w+ mariadb)\n", block, flags=re.MULTILINE):
-        if (service := _SERVICE.fullmatch(part)) is not None:
+    for number, part in enumerate(_SERVICE.split(block)):
+        if number % 2:  # a call of the service manager
             assert node is not None, block
-            (node.start if service[1] == "start" else node.stop)()
+            if part == "stop mariadb":
+                node.stop()
+            elif part == "start mariadb":
+                node.start(*options)
+            else:
+                options = part.split("=", maxsplit=1)[1:]
             continue
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", part],
