@@ -33,9 +33,9 @@ from tests.integration.encryptor_process import (
 pytestmark = pytest.mark.xdist_group("cluster")
 
 DEVICE = 1_098_765_432_109
-OSM = "Bitte rufen Sie uns an: Kennwort Zwergspitz"
+OSM = "Please call us: the word is quokka-Zwergspitz"
 TRANSACTION = "sms-marker-4711-quokka"
-NAME = "Paket Wombat"
+NAME = "Wombat bundle 4711"
 FILES = {
     "table files": "*.ibd",
     "redo log": "ib_logfile*",
