@@ -197,7 +197,7 @@ def test_products_get_chains_that_no_box_is_given_before(engine: Engine) -> None
 
 def test_it_is_said_at_readyz_and_in_a_metric_until_then(engine: Engine, mariadb_url: str) -> None:
     health = DatabaseHealth(mariadb_url)
-    figures = Figures(engine, lambda: True, 1.0)
+    figures = Figures(engine, lambda: True, SchedulerConfig())
 
     def metric() -> Sequence[float]:
         figures.read()

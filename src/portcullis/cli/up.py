@@ -42,6 +42,7 @@ encryptor = "unix:{state}/encryptor.sock"
 
 [scheduler]
 encryptor = "unix:{state}/encryptor.sock"
+archive_dir = "{state}/archive"
 
 [auditor]
 dir = "{state}/audit"

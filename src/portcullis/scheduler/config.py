@@ -27,6 +27,8 @@ class SchedulerConfig(Section, frozen=True):
     air_cycles: full cycles of the carousel that the next key is on air before the switch.
     chain_epochs: epochs in a new chain, 2 to 128.
     requests_keep: how long requests, their ids and their airings are kept.
+    archive_dir: where requests go, month by month, when that is over; None: they stay in the
+        database, with an alert.
     tombstones_keep: how long a cycler may be away without a reload.
     """
 
@@ -40,6 +42,7 @@ class SchedulerConfig(Section, frozen=True):
     air_cycles: Annotated[int, msgspec.Meta(ge=2)] = 3
     chain_epochs: int = 64
     requests_keep: Duration = Duration(731 * 86_400)
+    archive_dir: str | None = None
     tombstones_keep: Duration = Duration(3600)
 
     @classmethod

@@ -7,6 +7,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
 from portcullis.runtime.metrics import gauge_family
+from portcullis.scheduler.config import SchedulerConfig
+from portcullis.store.archive import due_slices
+from portcullis.store.database import database_now
 from portcullis.store.figures import QueueFigures, queue_figures
 from portcullis.store.recovery import Recovery, open_recovery
 from portcullis.store.rotation import Chain, read_chains
@@ -25,6 +28,10 @@ _FAILED = gauge_family(
 _RESYNC = gauge_family(
     "portcullis_scheduler_resynchronisation_pending",
     "1 after a restore of the database until the SMS has repeated its orders",
+)
+_OVERDUE = gauge_family(
+    "portcullis_scheduler_archive_overdue_months",
+    "Months of requests beyond their retention that are still in the database",
 )
 _PERIOD = gauge_family(
     "portcullis_scheduler_key_period_seconds", "Configured life of an epoch of a product key"
@@ -50,32 +57,44 @@ _SWITCH_AT = gauge_family(
 class Figures(Collector):
     """The tables as last read; without the lease, nothing: one process tells, not all."""
 
-    def __init__(self, engine: Engine, leads: Callable[[], bool], key_period_s: float) -> None:
+    def __init__(self, engine: Engine, leads: Callable[[], bool], config: SchedulerConfig) -> None:
         self._engine = engine
         self._leads = leads
-        self._key_period_s = key_period_s
+        self._config = config
+        self._overdue_months = 0
         self._read: tuple[QueueFigures, list[Chain], Recovery | None] | None = None
 
     def read(self) -> None:
         """Read the tables; raises SQLAlchemyError, and then there is nothing to tell."""
         self._read = None
         engine = self._engine
+        with engine.connect() as connection:
+            keep_from = database_now(connection) - self._config.requests_keep.delta
+        self._overdue_months = len(due_slices(engine, keep_from))
         self._read = (queue_figures(engine), read_chains(engine), open_recovery(engine))
+
+    def archive_notice(self) -> str | None:
+        """Say that requests beyond their retention stay for want of a place."""
+        if self._config.archive_dir is not None or not (self._leads() and self._overdue_months):
+            return None
+        return f"{self._overdue_months} months of requests are overdue: set scheduler.archive_dir"
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric; samples only while this process leads."""
         read = self._read if self._leads() else None
         oldest, waiting, failed, period = _OLDEST(), _WAITING(), _FAILED(), _PERIOD()
         resync = _RESYNC()
-        period.add_metric([], self._key_period_s)
+        overdue = _OVERDUE()
+        period.add_metric([], self._config.product_key_period)
         if read is not None:
             queue = read[0]
             oldest.add_metric([], queue.oldest_order_s)
             failed.add_metric([], queue.failed)
             resync.add_metric([], read[2] is not None)
+            overdue.add_metric([], self._overdue_months)
             for cause, count in queue.waiting.items():
                 waiting.add_metric([cause], count)
-        yield from (oldest, waiting, failed, period, resync)
+        yield from (oldest, waiting, failed, period, resync, overdue)
         yield from _keys([] if read is None else read[1])
 
 

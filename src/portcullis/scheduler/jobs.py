@@ -1,20 +1,30 @@
 """The jobs: each reads, decides, and writes in chunks while this process leads."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, RowMapping
 
+from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc.client import EncryptorClient
 from portcullis.scheduler import metrics
+from portcullis.scheduler.archive import Archive
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.rotating import Rotation
 from portcullis.store import purge, recovery, rotation
+from portcullis.store.archive import (
+    Slice,
+    drop_slice,
+    due_slices,
+    oldest_request_at,
+    read_slice,
+)
 from portcullis.store.database import database_now
 from portcullis.store.keys import insert_chain, products_without_chain
-from portcullis.store.partitions import maintain_partitions
+from portcullis.store.partitions import split_off_months
 
 CHUNK = 1000
 RESEAL_EVERY_S = 10.0
@@ -22,6 +32,10 @@ _MIN_RESEAL_CHUNK = 100
 _LOST_EPOCHS = 1024  # of 65,535; chains have 128 at most
 
 log = get_logger("portcullis.scheduler")
+
+
+class NotLeadingError(PortcullisError):
+    """The lease has gone, or the service stops: what was under way is left to the next leader."""
 
 
 class Jobs:
@@ -112,10 +126,34 @@ class Jobs:
             self._drain("tombstone", lambda: purge.delete_tombstones(self._engine, revision))
         self._drain("over", lambda: purge.delete_over(self._engine, now))
         keep_from = now - self._config.requests_keep.delta
-        self._drain("old", lambda: purge.delete_old(self._engine, keep_from))
-        if self._leads():
-            for action in maintain_partitions(self._engine, now, keep_from):
-                log.info("requests repartitioned", action=action)
+        oldest = oldest_request_at(self._engine)
+        self._drain("old", lambda: purge.delete_old(self._engine, keep_from, oldest))
+        if self._leads() and (action := split_off_months(self._engine, now)):
+            log.info("requests repartitioned", action=action)
+
+    def archive(self) -> None:
+        """Move months of requests beyond their retention to files; without a place, they stay."""
+        if self._config.archive_dir is None:
+            return
+        due = due_slices(self._engine, self._now() - self._config.requests_keep.delta)
+        if not due:
+            return
+        archive = Archive(Path(self._config.archive_dir))
+        with archive.locked():
+            for one in due:
+                entry = archive.keep(one.name, self._pages(one))
+                if not self._leads():
+                    return
+                drop_slice(self._engine, one, 0 if entry is None else entry.rows)
+                if entry is not None:
+                    metrics.ARCHIVED.inc(entry.rows)
+                    log.info("requests archived", file=entry.file, rows=entry.rows)
+
+    def _pages(self, one: Slice) -> Iterator[Sequence[RowMapping]]:
+        for page in read_slice(self._engine, one):
+            if not self._leads():
+                raise NotLeadingError(f"stopped while archiving {one.name}: it is begun again")
+            yield page
 
     def _drain(self, what: str, chunk: Callable[[], int]) -> None:
         while self._leads() and (count := chunk()):

@@ -42,7 +42,7 @@ async def main(source: ConfigSource) -> None:
     database = source.section("database", DatabaseConfig)
     engine = engine_for(database.full_url(), pool_size=database.pool_size)
     leadership = Leadership(engine, f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}")
-    figures = Figures(engine, lambda: leadership.is_held, float(config.product_key_period))
+    figures = Figures(engine, lambda: leadership.is_held, config)
     REGISTRY.register(figures)
     trouble: dict[str, str] = {}
     async with Service("scheduler", config.monitor) as service:
@@ -62,6 +62,7 @@ async def main(source: ConfigSource) -> None:
         service.checks["encryptor"] = client.check
         service.notices["encryptors"] = client.notice
         service.notices["lead time"] = jobs.rotation.shortfall
+        service.notices["archive"] = figures.archive_notice
         renewing = asyncio.create_task(_keep_lease(leadership, trouble))
         timetable.start()
         watching = asyncio.create_task(_keep_time(timetable))
@@ -140,6 +141,7 @@ def _timetable(
         ("lead", jobs.rotation.measure, FIGURES_EVERY_S),
         ("reseal", jobs.reseal, RESEAL_EVERY_S),
         ("purge", jobs.purge, float(config.purge_every)),
+        ("archive", jobs.archive, float(config.purge_every)),
         ("figures", figures.read, FIGURES_EVERY_S),
     ):
         run = _guarded(name, job, leadership, trouble)

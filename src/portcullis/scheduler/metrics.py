@@ -23,6 +23,9 @@ PURGED = counter(
     "Rows taken off the air (ended, removed) or deleted (tombstone, over, old)",
     "what",
 )
+ARCHIVED = counter(
+    "portcullis_scheduler_archived_requests_total", "Requests moved to files of the archive"
+)
 LEAD_NEEDED_S = gauge(
     "portcullis_scheduler_lead_needed_seconds",
     "How long a re-key of all boxes takes at present: to seal them, and to air them often enough",

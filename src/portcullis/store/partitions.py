@@ -20,13 +20,11 @@ def first_id(moment: datetime) -> str:
     return f"{int(moment.timestamp() * 1000):012x}".ljust(32, "0")
 
 
-def plan(partitions: Mapping[str, str], now: datetime, keep_from: datetime) -> list[str]:
-    """What ALTER TABLE is to do. `partitions`: name → the id it lies below, p_rest left out.
+def plan(partitions: Mapping[str, str], now: datetime) -> str | None:
+    """What ALTER TABLE is to do: split the months to come off p_rest before they begin.
 
-    The months to come are split off p_rest before they begin; a partition is dropped when all
-    of it is older than `keep_from`.
+    `partitions`: name → the id it lies below, p_rest left out.
     """
-    actions = []
     newest = max(partitions.values(), default="")
     month = now.astimezone(UTC)
     coming = []
@@ -35,19 +33,14 @@ def plan(partitions: Mapping[str, str], now: datetime, keep_from: datetime) -> l
         if first_id(end) > newest:
             coming.append(f"PARTITION p{month:%Y%m} VALUES LESS THAN ('{first_id(end)}')")
         month = end
-    if coming:
-        coming.append(f"PARTITION {_REST} VALUES LESS THAN (MAXVALUE)")
-        actions.append(f"REORGANIZE PARTITION {_REST} INTO ({', '.join(coming)})")
-    old = sorted(name for name, below in partitions.items() if below <= first_id(keep_from))
-    if old:
-        actions.append(f"DROP PARTITION {', '.join(old)}")
-    return actions
+    if not coming:
+        return None
+    coming.append(f"PARTITION {_REST} VALUES LESS THAN (MAXVALUE)")
+    return f"REORGANIZE PARTITION {_REST} INTO ({', '.join(coming)})"
 
 
-def maintain_partitions(engine: Engine, now: datetime, keep_from: datetime) -> list[str]:
-    """Bring the partitions to what the plan says; returns what was done (SQLite: nothing)."""
-    if engine.dialect.name != "mysql":
-        return []
+def requests_partitions(engine: Engine) -> dict[str, str]:
+    """The partitions of `requests` on MySQL: name → the id it lies below, p_rest left out."""
     with engine.connect() as connection:
         rows = connection.execute(
             text(
@@ -55,8 +48,15 @@ def maintain_partitions(engine: Engine, now: datetime, keep_from: datetime) -> l
                 " WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'requests'"
             )
         ).all()
-        partitions = {name: below.strip("'") for name, below in rows if name != _REST}
-        actions = plan(partitions, now, keep_from)
-        for action in actions:
+    return {name: below.strip("'") for name, below in rows if name != _REST}
+
+
+def split_off_months(engine: Engine, now: datetime) -> str | None:
+    """Have a partition for each month to come; returns what was done (SQLite: nothing)."""
+    if engine.dialect.name != "mysql":
+        return None
+    action = plan(requests_partitions(engine), now)
+    if action is not None:
+        with engine.connect() as connection:
             connection.execute(text(f"ALTER TABLE requests {action}"))
-        return actions
+    return action

@@ -28,7 +28,6 @@ from portcullis.store.schema import (
     entitlements,
     feed,
     messages,
-    requests,
     transactions,
 )
 
@@ -158,19 +157,18 @@ def delete_over(engine: Engine, now: datetime) -> int:
     )
 
 
-def delete_old(engine: Engine, before: datetime) -> int:
+def delete_old(engine: Engine, before: datetime, requests_from: datetime | None) -> int:
     """Delete a chunk each of the idempotency keys and airings from `before`.
 
-    Requests go the same way where they are not partitioned.
+    Airings stay as long as requests of their time do (`requests_from`: of the oldest one): the
+    archive has them with the request.
     """
-    done = _delete_before(engine, transactions, transactions.c.accepted_at, before)
-    done += _delete_before(engine, airings, airings.c.sealed_at, before)
-    if engine.dialect.name != "mysql":
-        done += _delete_before(engine, requests, requests.c.received_at, before)
-    return done
+    airings_before = before if requests_from is None else min(before, requests_from)
+    return _delete_before(
+        engine, transactions, transactions.c.accepted_at, before
+    ) + _delete_before(engine, airings, airings.c.sealed_at, airings_before)
 
 
-@retried
 def _delete_before(engine: Engine, table: Table, column: Column[datetime], before: datetime) -> int:
     key = tuple_(*table.primary_key.columns)
     with writing(engine) as connection:
