@@ -28,6 +28,8 @@ _OPTIONS = [
     # An encryptor that was started again is to be found at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Also the time that a try to connect may take, 20 s by default: one that hangs is given up.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     # One that hangs, or whose host has gone, is given up before the deadline of a call.
     ("grpc.keepalive_time_ms", 3000),
     ("grpc.http2.ping_timeout_ms", 3000),
