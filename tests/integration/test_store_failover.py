@@ -23,11 +23,13 @@ from portcullis.store.applying import Refusal
 from portcullis.store.database import database_now, engine_for, retried, writing
 from portcullis.store.orders import Accepted, NewRequest, Refused, apply_requests
 from portcullis.store.schema import device_work, devices, products
-from tests.cluster import Cluster
+from tests.cluster import HOST, Cluster
+from tests.faults.proxy import Proxies
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
 ORDERS = 60
+ANSWER_S = 30.0  # what a statement may take
 
 
 @pytest.fixture
@@ -300,3 +302,30 @@ def test_a_gateway_answers_503_without_a_primary_and_loses_and_doubles_nothing(
     )
     assert row == {"n": ORDERS, "d": ORDERS}
     assert _wanted(cluster) == dict.fromkeys(range(1, ORDERS + 1), 1)
+
+
+def test_a_client_that_vanished_holds_no_lock_for_hours(engine: Engine) -> None:
+    """The server ends its transaction: without that, the feed's row stays locked for all."""
+    with engine.connect() as connection:
+        bounds = connection.execute(text("SELECT @@idle_transaction_timeout, @@wait_timeout")).one()
+    assert tuple(bounds) == (10, 60)
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up(cluster: Cluster) -> None:
+    """A connection that has gone silent is not waited for as long as a statement may take."""
+    with Proxies() as proxies:
+        node = cluster.nodes[cluster.primary]
+        wire = proxies.before(HOST, node.port)
+        url = cluster.url("portcullis_gateway").replace(node.address, f"{HOST}:{wire.port}")
+        engine = engine_for(url)
+        with engine.connect():
+            pass
+        wire.go_silent()
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            engine.connect()  # the pooled one, then a new one
+        assert time.monotonic() - began < ANSWER_S
+        wire.restore()
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        engine.dispose()

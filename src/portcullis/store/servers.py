@@ -28,6 +28,7 @@ _GONE = {
 }
 _SSL_KEYS = ("ssl_ca", "ssl_cert", "ssl_key")
 _SEARCH_AGAIN_S = 0.5
+_GREET_S = 2.0  # what a server may take to greet, or to say what it is
 
 
 class Server(NamedTuple):
@@ -104,9 +105,12 @@ class Servers:
             for server in list(self._servers):
                 try:
                     connection = dialect.connect(
-                        *arguments, **named | {"host": server.host, "port": server.port}
+                        *arguments,
+                        **named
+                        | {"host": server.host, "port": server.port, "read_timeout": _GREET_S},
                     )
                     if takes_writes(connection):
+                        connection._read_timeout = named.get("read_timeout")  # noqa: SLF001 (see `_look`)
                         self._found_none = None
                         return connection
                     connection.close()
@@ -131,10 +135,15 @@ def takes_writes(connection: Any) -> bool:  # noqa: ANN401 (a DBAPI connection)
 
 
 def _look(connection: Any, _record: object, _proxy: object) -> None:  # noqa: ANN401 (a DBAPI connection)
+    # A server that hangs is not waited for as long as a statement may take. PyMySQL reads this
+    # attribute before each answer, and has no other way to bound a single one.
+    answer_s, connection._read_timeout = connection._read_timeout, _GREET_S  # noqa: SLF001
     try:
         is_good = takes_writes(connection)
     except pymysql.MySQLError as error:
         raise InvalidatePoolError(str(error.args[-1])) from error
+    finally:
+        connection._read_timeout = answer_s  # noqa: SLF001
     if not is_good:
         raise InvalidatePoolError("the server has become read-only")
 
