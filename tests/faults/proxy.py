@@ -130,7 +130,8 @@ class FaultProxy:
             if self._is_refusing:
                 link.reset()
             else:
-                await link.run(reader, self._target)
+                with suppress(asyncio.CancelledError):  # the end of all: asyncio would log each
+                    await link.run(reader, self._target)
         finally:
             self._links.discard(link)
 
