@@ -36,6 +36,7 @@ from stbsim.events import (
 )
 
 _MAX_WAITING_PARTS = 32
+_EPOCHS = 256  # product epochs count modulo this
 
 
 @dataclass(slots=True)
@@ -131,12 +132,19 @@ class Box:
             return []
 
     def product_key(self, product_id: int, epoch: int) -> bytes | None:
-        """Return the 16-byte key that opens `epoch` of a product, None if not entitled to it."""
-        for record in self.entitlements:
-            if record.product_id == product_id and record.in_force(self.clock):
-                key = derive_product_key(record.key, product_id, record.epoch, epoch)
-                if key is not None:
-                    return key
+        """Return the 16-byte key that opens `epoch` of a product, None if not entitled to it.
+
+        Of two records, which are of two chains, the one whose epoch is nearest above.
+        """
+        records = [
+            record
+            for record in self.entitlements
+            if record.product_id == product_id and record.in_force(self.clock)
+        ]
+        for record in sorted(records, key=lambda one: (one.epoch - epoch) % _EPOCHS):
+            key = derive_product_key(record.key, product_id, record.epoch, epoch)
+            if key is not None:
+                return key
         return None
 
     def _dek(self, header: Header, section: bytes, ca_system_id: int) -> AESGCM:

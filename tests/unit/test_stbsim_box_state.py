@@ -321,6 +321,20 @@ def test_the_chain_opens_earlier_epochs_and_no_later_one() -> None:
     assert box.product_key(6, 1) is None
 
 
+def test_of_two_chains_the_nearest_epoch_opens() -> None:
+    """Whichever record comes first; the new chain's key opens nothing of the old one."""
+    old, new = (
+        struct.pack(">HBI", 5, epoch, NO_END) + key
+        for epoch, key in ((2, b"o" * 16), (3, b"n" * 16))
+    )
+    for number, value in enumerate((old + new, new + old), start=1):
+        box = _box()
+        _feed(box, *state(number, bytes((1, len(value))) + value))
+        assert box.product_key(5, 2) == b"o" * 16
+        assert box.product_key(5, 3) == b"n" * 16
+        assert box.product_key(5, 1) not in (None, b"n" * 16)
+
+
 def test_an_ended_entitlement_gives_no_key() -> None:
     """The key is there only as long as the window is open."""
     box = _box()
