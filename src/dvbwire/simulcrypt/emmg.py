@@ -15,8 +15,9 @@ from dvbwire.simulcrypt.message import Message
 from dvbwire.simulcrypt.provision import (
     datagram_fits,
     encode_provision,
-    encode_udp_provision,
+    encode_udp_message,
     provision_head,
+    udp_provision_head,
 )
 from dvbwire.simulcrypt.registry import (
     SUPPORTED_VERSIONS,
@@ -71,6 +72,7 @@ class EmmgConnection(Connection):
         self.data_channel_id = data_channel_id
         self.section_tspkt_flag = section_tspkt_flag
         self._provision_heads: dict[int, bytes] = {}
+        self._udp_heads: dict[int, bytes] = {}
 
     def open_channel(self, now: float) -> None:
         """Ask for the channel; ChannelOpened or ChannelError follows."""
@@ -95,6 +97,7 @@ class EmmgConnection(Connection):
             (ParameterType.DATA_STREAM_ID, stream_id),
             (ParameterType.DATA_ID, data_id),
         )
+        self._udp_heads[stream_id] = udp_provision_head(self.client_id, data_id)
 
     def request_bandwidth(self, stream_id: int, kbit_s: int | None, now: float) -> None:
         """Ask for bandwidth, or with None what is allocated; BandwidthAllocated follows."""
@@ -127,8 +130,7 @@ class EmmgConnection(Connection):
             LocalProtocolError: as `provide`.
         """
         self._check_provision(stream_id, datagrams)
-        data_id = self._streams[stream_id].data_id
-        return encode_udp_provision(self.version, self.client_id, data_id, datagrams)
+        return encode_udp_message(self.version, self._udp_heads[stream_id], datagrams)
 
     def close_stream(self, stream_id: int, now: float) -> None:
         """Say that a stream ends; StreamClosed follows."""

@@ -84,7 +84,24 @@ def encode_udp_provision(
     Raises:
         LocalProtocolError: no datagram, more than UDP carries, or an id out of range.
     """
-    head = provision_head((ParameterType.CLIENT_ID, client_id), (ParameterType.DATA_ID, data_id))
+    return encode_udp_message(version, udp_provision_head(client_id, data_id), datagrams)
+
+
+def udp_provision_head(client_id: int, data_id: int) -> bytes:
+    """Return the parameters before the datagrams over UDP.
+
+    Raises:
+        LocalProtocolError: an id is out of range.
+    """
+    return provision_head((ParameterType.CLIENT_ID, client_id), (ParameterType.DATA_ID, data_id))
+
+
+def encode_udp_message(version: int, head: bytes, datagrams: Sequence[bytes]) -> bytes:
+    """Return one UDP datagram of a head and the datagrams of a data_provision.
+
+    Raises:
+        LocalProtocolError: no datagram, or more than UDP carries.
+    """
     message = encode_provision(version, head, datagrams)
     if len(message) > _MAX_UDP_PAYLOAD:
         raise LocalProtocolError(f"data_provision of {len(message)} bytes over UDP")

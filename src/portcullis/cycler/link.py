@@ -132,13 +132,11 @@ class Link:
         """One session, from connect to the end of the connection."""
         loop = asyncio.get_running_loop()
         host, port = split_address(self.config.mux, "cycler.stream.mux")
-        udp: asyncio.DatagramTransport | None = None
+        udp: socket.socket | None = None
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 if self.config.provision == "udp":
-                    udp, _ = await loop.create_datagram_endpoint(
-                        lambda: _UdpErrors(self.counts), remote_addr=(host, port)
-                    )
+                    udp = await _udp_to(host, port)
                 context = self._tls.client_context() if self._tls is not None else None
                 _, session = await loop.create_connection(
                     lambda: _Session(self, udp), host, port, ssl=context
@@ -168,21 +166,25 @@ class Link:
         self.changed()
 
 
-class _UdpErrors(asyncio.DatagramProtocol):
-    """Counts what the network says of our datagrams."""
-
-    def __init__(self, counts: Counter[str]) -> None:
-        self._counts = counts
-
-    def error_received(self, exc: Exception) -> None:
-        del exc
-        self._counts["udp_error"] += 1
+async def _udp_to(host: str, port: int) -> socket.socket:
+    """A UDP socket that never blocks; raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    family, kind, protocol, _, address = found[0]
+    udp = socket.socket(family, kind, protocol)
+    udp.setblocking(False)  # noqa: FBT003 (the socket's own way)
+    try:
+        udp.connect(address)
+    except OSError:
+        udp.close()
+        raise
+    return udp
 
 
 class _Session(asyncio.Protocol):
     """One TCP connection."""
 
-    def __init__(self, link: Link, udp: asyncio.DatagramTransport | None) -> None:
+    def __init__(self, link: Link, udp: socket.socket | None) -> None:
         config = link.config
         self.ended = asyncio.Event()
         self.stream_closed = asyncio.Event()
@@ -217,7 +219,10 @@ class _Session(asyncio.Protocol):
         stream_id, connection = self._config.data_stream_id, self.connection
         if self._udp is not None:
             for datagrams in messages:
-                self._udp.sendto(connection.provide_udp(stream_id, datagrams))
+                try:
+                    self._udp.send(connection.provide_udp(stream_id, datagrams))
+                except OSError:  # full, or the network says that nobody hears: counted, repeated
+                    self._link.counts["udp_error"] += 1
         elif self._transport is not None:
             provisions = [connection.provide(stream_id, datagrams) for datagrams in messages]
             self._transport.write(b"".join(provisions))

@@ -79,6 +79,7 @@ class Stream:
         self._first_airings = first_airings
         self._pacer = Pacer(0, clock.now())
         self._pace_kbit_s = 0
+        self._is_time = False
         self._log = log.bind(stream=config.name)
 
     def check(self) -> str | None:
@@ -102,16 +103,20 @@ class Stream:
 
     async def air(self) -> None:
         """Send until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             self.wake.clear()
-            delay = self.turn()
-            try:
-                async with asyncio.timeout(delay):
-                    await self.wake.wait()
-            except TimeoutError:
-                continue
-            # Woken by news: orders that come in one by one share the next turn.
-            await asyncio.sleep(_TICK_S)
+            self._is_time = False
+            timer = loop.call_later(self.turn(), self._ring)
+            await self.wake.wait()
+            timer.cancel()
+            if not self._is_time:
+                # Woken by news: orders that come in one by one share the next turn.
+                await asyncio.sleep(_TICK_S)
+
+    def _ring(self) -> None:
+        self._is_time = True
+        self.wake.set()
 
     def turn(self) -> float:
         """Send what may be sent now; returns the seconds until it is worth while again."""
