@@ -9,6 +9,7 @@ NAMES: Mapping[str, str] = {
     "envelope": "sealing in the batch path, one fresh DEK an EMM",
     "encryptor": "the same through the running encryptor's RPC, device keys opened",
     "carousel-memory": "resident memory of a cycler with 1,000,000 EMMs",
+    "generate": "a re-key: due boxes claimed, sealed, written",
 }
 """Every benchmark, in the order in which they are run, and what it measures."""
 

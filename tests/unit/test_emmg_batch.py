@@ -8,7 +8,7 @@ import pytest
 from portcullis.emm import Kind
 from portcullis.emmg.batch import build_batch, epoch_for, read_reply
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.to_seal import Orders
+from portcullis.store.to_seal import Orders, Window
 from portcullis.store.work import Claimed
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -30,6 +30,11 @@ def key(purpose: str, owner: int, **more: Any) -> dict[str, Any]:  # noqa: ANN40
     } | more
 
 
+def device_key(device_id: int) -> pb.SealedKey:
+    """A device's sealed key."""
+    return pb.SealedKey(purpose=pb.SealedKey.DEVICE, owner=device_id, blob=b"blob")
+
+
 def claimed(device_id: int = 7, *, seals_state: bool = True) -> Claimed:
     """A claim."""
     return Claimed(device_id, 5, seals_state, 0, 1_777_000_000, "order", 1, {101: 2})
@@ -37,13 +42,13 @@ def claimed(device_id: int = 7, *, seals_state: bool = True) -> Claimed:
 
 def orders(**changes: Any) -> Orders:  # noqa: ANN401 (fields)
     """A box with one product."""
-    entitlement = {"product_id": 101, "starts_at": NOW - HOUR, "ends_at": NOW + HOUR}
+    entitlement = Window(101, NOW - HOUR, NOW + HOUR)
     values: dict[str, Any] = {
         "now": NOW,
         "active": {7: True},
         "entitlements": {7: [entitlement]},
         "messages": {},
-        "device_keys": {7: key("device", 7)},
+        "device_keys": {7: device_key(7)},
         "chains": {101: [key("product", 101)]},
     }
     return Orders(**values | changes)
@@ -65,7 +70,7 @@ def message(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 (columns)
 
 def test_a_state_names_products_epochs_and_windows() -> None:
     """A start goes on air only while it lies ahead."""
-    later = {"product_id": 101, "starts_at": NOW + HOUR, "ends_at": None}
+    later = Window(101, NOW + HOUR, None)
     now = build_batch([claimed()], orders())
     ahead = build_batch([claimed()], orders(entitlements={7: [later]}))
     (entitlement,) = now.items[0].state.entitlements
@@ -80,7 +85,7 @@ def test_a_product_key_is_sent_once_for_many_boxes() -> None:
     many = orders(
         active={7: True, 8: True},
         entitlements={n: orders().entitlements[7] for n in (7, 8)},
-        device_keys={n: key("device", n) for n in (7, 8)},
+        device_keys={n: device_key(n) for n in (7, 8)},
     )
     batch = build_batch([claimed(7), claimed(8)], many)
     assert len(batch.product_keys) == 1
@@ -122,7 +127,7 @@ def test_answers_find_their_claims() -> None:
     two = orders(
         messages={7: [message()]},
         active={7: True, 8: True},
-        device_keys={n: key("device", n) for n in (7, 8, 9)},
+        device_keys={n: device_key(n) for n in (7, 8, 9)},
     )
     batch = build_batch([claimed(7), claimed(8), claimed(9, seals_state=False)], two)
     reply = pb.SealReply(

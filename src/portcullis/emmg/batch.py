@@ -74,7 +74,6 @@ def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
         if not claimed.seals_state and not texts:
             batch.idle.append(claimed)
             continue
-        opened_by = sealed_key(device_key)
         if claimed.seals_state:
             try:
                 state, held = _state(claimed, orders, batch.product_keys, key_index)
@@ -82,11 +81,11 @@ def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
             batch.held[claimed.device_id] = held
-            _add(batch, Draft(claimed, 0, Kind.STATE, claimed.cause), opened_by).state.CopyFrom(
+            _add(batch, Draft(claimed, 0, Kind.STATE, claimed.cause), device_key).state.CopyFrom(
                 state
             )
         for row in texts:
-            _add_message(batch, claimed, opened_by, row)
+            _add_message(batch, claimed, device_key, row)
     return batch
 
 
@@ -140,13 +139,12 @@ def _state(
     held = dict(claimed.held)
     if not state.active:
         return state, held
-    for row in orders.entitlements.get(claimed.device_id, ()):
-        product_id = row["product_id"]
+    for product_id, starts_at, ends_at in orders.entitlements.get(claimed.device_id, ()):
         chains = orders.chains.get(product_id)
         if not chains:
             raise _WaitsForKeyError(f"product {product_id} has no key yet")
         for chain in chains:
-            epoch = epoch_for(chain, row["ends_at"])
+            epoch = epoch_for(chain, ends_at)
             if epoch is None:
                 continue
             place = (product_id, chain["first_epoch"])
@@ -156,8 +154,8 @@ def _state(
             state.entitlements.add(
                 product_id=product_id,
                 epoch=epoch,
-                starts_at=_later(row["starts_at"], orders.now),
-                ends_at=None if row["ends_at"] is None else int(row["ends_at"].timestamp()),
+                starts_at=_later(starts_at, orders.now),
+                ends_at=None if ends_at is None else int(ends_at.timestamp()),
                 key=key_index[place],
             )
             held[product_id] = max(epoch, held.get(product_id, 0))

@@ -88,6 +88,7 @@ def _mysql_session(connection: Any, _record: object) -> None:  # noqa: ANN401 (a
     with connection.cursor() as cursor:
         cursor.execute(
             "SET time_zone = '+00:00', innodb_lock_wait_timeout = 5, lock_wait_timeout = 5"
+            ", group_concat_max_len = 1073741824"  # max_allowed_packet is the narrower bound
             ", wait_timeout = 60 /*M!100300 , idle_transaction_timeout = 10 */"
         )
 

@@ -1,11 +1,12 @@
 """Rows of `keys`: device keys by import, product key chains by the scheduler."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, RowMapping, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.bulk import get, is_one_of
 from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, writing
 from portcullis.store.schema import keys, products
@@ -24,6 +25,24 @@ def sealed_key(row: RowMapping) -> pb.SealedKey:
         master_id=row["master_id"],
         blob=row["sealed_key"],
     )
+
+
+def device_keys_of(connection: Connection, device_ids: Iterable[int]) -> dict[int, pb.SealedKey]:
+    """The sealed keys of devices, as the RPC takes them."""
+    key = keys.c
+    columns = (key.owner, key.first_epoch, key.last_epoch, key.master_id, key.sealed_key)
+    found = get(connection, columns, key.purpose == "device", is_one_of(key.owner, device_ids))
+    return {
+        owner: pb.SealedKey(
+            purpose=pb.SealedKey.DEVICE,
+            owner=owner,
+            first_epoch=first,
+            last_epoch=last,
+            master_id=master_id,
+            blob=blob,
+        )
+        for owner, first, last, master_id, blob in zip(*found, strict=True)
+    }
 
 
 def products_without_chain(engine: Engine) -> list[int]:

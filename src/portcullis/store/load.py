@@ -11,8 +11,6 @@ from sqlalchemy import ColumnElement, Engine, and_, func, not_, select, text
 from portcullis.store.feed import COLUMNS, AirableEmm, airable
 from portcullis.store.schema import emms
 
-_MOST_BYTES = 1 << 30  # of a page; the server's max_allowed_packet is the narrower bound
-
 
 def end_of_page(engine: Engine, after: int, emms_in_page: int) -> int | None:
     """The last device of the page behind device `after`; None: there is none behind it.
@@ -41,7 +39,6 @@ def page_states(engine: Engine, after: int, up_to: int, settled_before: float) -
         if connection.dialect.name != "mysql":
             rows = connection.execute(select(emms.c.section).where(here))
             return b"".join(rows.scalars())
-        connection.execute(text(f"SET SESSION group_concat_max_len = {_MOST_BYTES}"))
         size, sections = connection.execute(
             select(
                 func.coalesce(func.sum(func.length(emms.c.section)), 0),

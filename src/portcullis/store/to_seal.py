@@ -1,13 +1,26 @@
 """What is to be sealed for claimed devices: their state, their messages, the sealed keys."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, RowMapping, and_, or_, select
 
+from portcullis.runtime.rpc import encryptor_pb2 as pb
+from portcullis.store.bulk import get, is_one_of
 from portcullis.store.database import database_now
+from portcullis.store.keys import device_keys_of
 from portcullis.store.schema import devices, entitlements, keys, messages
+
+
+class Window(NamedTuple):
+    """An entitlement of a device; `ends_at` None: open."""
+
+    product_id: int
+    starts_at: datetime
+    ends_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -16,9 +29,9 @@ class Orders:
 
     now: datetime
     active: Mapping[int, bool]
-    entitlements: Mapping[int, Sequence[RowMapping]]
+    entitlements: Mapping[int, Sequence[Window]]  # by product
     messages: Mapping[int, Sequence[RowMapping]]  # to be sealed, or withdrawn
-    device_keys: Mapping[int, RowMapping]
+    device_keys: Mapping[int, pb.SealedKey]
     chains: Mapping[int, Sequence[RowMapping]]  # product → not retired, newest first
 
 
@@ -31,52 +44,25 @@ def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
     with engine.connect() as connection:
         now = database_now(connection)
         chains = _chains(connection, device_ids)
-        active = {
-            row.device_id: bool(row.active)
-            for row in connection.execute(
-                select(devices.c.device_id, devices.c.active).where(
-                    devices.c.device_id.in_(device_ids)
-                )
-            )
-        }
-        held = _by_device(
-            connection.execute(
-                select(entitlements)
-                .where(
-                    entitlements.c.device_id.in_(device_ids),
-                    or_(entitlements.c.ends_at.is_(None), entitlements.c.ends_at > now),
-                )
-                .order_by(entitlements.c.device_id, entitlements.c.product_id)
-            ).mappings()
+        device = devices.c
+        ids, flags = get(
+            connection, (device.device_id, device.active), is_one_of(device.device_id, device_ids)
         )
-        texts = _by_device(
-            connection.execute(
-                select(messages).where(
-                    messages.c.device_id.in_(device_ids),
-                    messages.c.expires_at > now,
-                    or_(
-                        and_(messages.c.sealed == 0, messages.c.removed_at.is_(None)),
-                        and_(
-                            messages.c.sealed == 1,
-                            messages.c.removed_at.is_not(None),
-                            messages.c.withdrawal_sealed == 0,
-                        ),
-                    ),
-                )
-            ).mappings()
+        return Orders(
+            now=now,
+            active=dict(zip(ids, map(bool, flags), strict=True)),
+            entitlements=_windows(connection, device_ids, now),
+            messages=_texts(connection, device_ids, now),
+            device_keys=device_keys_of(connection, device_ids),
+            chains=chains,
         )
-        device_keys = {
-            row["owner"]: row
-            for row in connection.execute(
-                select(keys).where(keys.c.purpose == "device", keys.c.owner.in_(device_ids))
-            ).mappings()
-        }
-        return Orders(now, active, held, texts, device_keys, chains)
 
 
 def _chains(connection: Connection, device_ids: Collection[int]) -> dict[int, list[RowMapping]]:
     """The chains of what the devices may be entitled to, newest first."""
-    products = select(entitlements.c.product_id).where(entitlements.c.device_id.in_(device_ids))
+    products = select(entitlements.c.product_id).where(
+        is_one_of(entitlements.c.device_id, device_ids)
+    )
     chains: dict[int, list[RowMapping]] = {}
     for row in connection.execute(
         select(keys)
@@ -92,8 +78,41 @@ def _chains(connection: Connection, device_ids: Collection[int]) -> dict[int, li
     return chains
 
 
-def _by_device(rows: Iterable[RowMapping]) -> dict[int, list[RowMapping]]:
-    found: dict[int, list[RowMapping]] = {}
-    for row in rows:
-        found.setdefault(row["device_id"], []).append(row)
-    return found
+def _windows(
+    connection: Connection, device_ids: Collection[int], now: datetime
+) -> Mapping[int, Sequence[Window]]:
+    held = entitlements.c
+    columns = (held.device_id, held.product_id, held.starts_at, held.ends_at)
+    found = get(
+        connection,
+        columns,
+        is_one_of(held.device_id, device_ids),
+        or_(held.ends_at.is_(None), held.ends_at > now),
+    )
+    windows: dict[int, list[Window]] = {}
+    for device_id, *window in sorted(zip(*found, strict=True), key=itemgetter(0, 1)):
+        windows.setdefault(device_id, []).append(Window(*window))
+    return windows
+
+
+def _texts(
+    connection: Connection, device_ids: Collection[int], now: datetime
+) -> Mapping[int, Sequence[RowMapping]]:
+    rows = connection.execute(
+        select(messages).where(
+            is_one_of(messages.c.device_id, device_ids),
+            messages.c.expires_at > now,
+            or_(
+                and_(messages.c.sealed == 0, messages.c.removed_at.is_(None)),
+                and_(
+                    messages.c.sealed == 1,
+                    messages.c.removed_at.is_not(None),
+                    messages.c.withdrawal_sealed == 0,
+                ),
+            ),
+        )
+    )
+    texts: dict[int, list[RowMapping]] = {}
+    for row in rows.mappings():
+        texts.setdefault(row["device_id"], []).append(row)
+    return texts

@@ -6,24 +6,29 @@ reads what was ordered; `finish` writes only where the claim is still ours.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
+from operator import gt
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Column,
+    ColumnElement,
     Connection,
     Engine,
-    RowMapping,
-    bindparam,
     case,
+    literal_column,
     or_,
     select,
-    tuple_,
     update,
 )
+from sqlalchemy.sql.elements import TextClause
 
 from portcullis.emm import Kind
-from portcullis.store.database import database_now, greatest, retried, upsert, writing
+from portcullis.store.bulk import get, is_one_of, literal, put
+from portcullis.store.database import database_now, greatest, retried, writing
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.schema import (
     PRIORITY_ORDER,
@@ -39,8 +44,7 @@ _LONGEST_WAIT = timedelta(minutes=10)
 PRIORITIES = (PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL)
 
 
-@dataclass(frozen=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A device that is ours until the claim's deadline. `wanted`: the orders it must cover."""
 
     device_id: int
@@ -81,9 +85,10 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
                 break
         if not ids:
             return []
+        here = is_one_of(work.device_id, ids)
         connection.execute(
             update(device_work)
-            .where(work.device_id.in_(ids))
+            .where(here)
             .values(
                 sequence=case(
                     (
@@ -98,33 +103,33 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
                 tries=work.tries + 1,
             )
         )
-        rows = connection.execute(select(device_work).where(work.device_id.in_(ids)))
-        return [_claimed(row) for row in rows.mappings()]
+        return _claimed(connection, here)
 
 
 def claimed(engine: Engine, token: str) -> list[Claimed]:
     """What is claimed under a token: after a fault that hid whether the claim was committed."""
     with engine.connect() as connection:
-        rows = connection.execute(select(device_work).where(device_work.c.claim_token == token))
-        return [_claimed(row) for row in rows.mappings()]
+        return _claimed(connection, device_work.c.claim_token == token)
 
 
-def _claimed(row: RowMapping) -> Claimed:
-    return Claimed(
-        device_id=row["device_id"],
-        wanted=row["wanted"],
-        seals_state=row["state_wanted"] > row["state_sealed"],
-        epoch=row["epoch"],
-        sequence=row["sequence"],
-        cause=row["cause"],
-        tries=row["tries"],
-        held={int(product): epoch for product, epoch in json.loads(row["held"]).items()},
-        dirty_at=row["dirty_at"],
+def _claimed(connection: Connection, where: ColumnElement[bool] | TextClause) -> list[Claimed]:
+    work = device_work.c
+    columns: tuple[Column[Any], ...] = (
+        *(work.device_id, work.wanted, work.state_wanted, work.state_sealed),
+        *(work.epoch, work.sequence, work.cause, work.tries, work.held, work.dirty_at),
     )
+    device_id, wanted, state, sealed, *others, held, dirty_at = get(connection, columns, where)
+    seals_state = map(gt, state, sealed)
+    fields = (device_id, wanted, seals_state, *others, map(_held, held), dirty_at)
+    return list(map(Claimed._make, zip(*fields, strict=True)))
 
 
-@dataclass(frozen=True)
-class SealedEmm:
+@lru_cache(maxsize=4096)  # few bundles of products, many boxes
+def _held(text: str) -> Mapping[int, int]:
+    return MappingProxyType({int(product): epoch for product, epoch in json.loads(text).items()})
+
+
+class SealedEmm(NamedTuple):
     """One set of sections, ready for the carousel. `message_id` 0: the state."""
 
     device_id: int
@@ -140,8 +145,7 @@ class SealedEmm:
     ordered_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """One claimed device with all that was sealed for it; `held` as device_work keeps it."""
 
     claimed: Claimed
@@ -157,7 +161,10 @@ def finish(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
         ours = set(
             connection.execute(
                 select(work.device_id)
-                .where(work.claim_token == token)
+                .where(
+                    is_one_of(work.device_id, (done.claimed.device_id for done in batch)),
+                    work.claim_token == token,
+                )
                 .order_by(work.device_id)
                 .with_for_update()
             ).scalars()
@@ -165,133 +172,111 @@ def finish(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
         mine = [done for done in batch if done.claimed.device_id in ours]
         if not mine:
             return set()
+        mine.sort(key=lambda done: done.claimed.device_id)
         now = database_now(connection)
         _settle(connection, mine, now)
-        rows = [row for done in mine for sealed in done.emms for row in _emm_rows(sealed, now)]
-        if rows:
-            waited_for = [
-                {
-                    "device_id": sealed.device_id,
-                    "message_id": sealed.message_id,
-                    "wanted": sealed.covers,
-                    "sealed_at": now,
-                    "first_aired_at": None,
-                }
-                for done in mine
-                for sealed in done.emms
-                if sealed.cause == "order"
-            ]
-            upsert(connection, airings, waited_for, ["sealed_at"])
-            _write_emms(connection, rows)
-        return {done.claimed.device_id for done in mine}
+        sealed = [emm for done in mine for emm in done.emms]
+        if sealed:
+            _write_airings(connection, sealed, now)
+            _write_emms(connection, sealed, now)
+        return ours
 
 
 def _settle(connection: Connection, mine: Sequence[Finished], now: datetime) -> None:
     work = device_work.c
-    states = [done for done in mine if done.claimed.seals_state]
-    if states:
-        connection.execute(
-            update(device_work)
-            .where(work.device_id.in_([done.claimed.device_id for done in states]))
-            .values(state_sealed=work.claim_wanted, state_sealed_at=now)
-        )
-        changed = [done for done in states if done.held != done.claimed.held]
-        if changed:
-            connection.execute(
-                update(device_work).where(work.device_id == bindparam("b_device")),
-                [
-                    {
-                        "b_device": done.claimed.device_id,
-                        "held": json.dumps(done.held, sort_keys=True),
-                    }
-                    for done in changed
-                ],
-            )
     still_dirty = work.wanted > work.claim_wanted
     # MySQL assigns from left to right: claim_wanted and claim_token go last.
-    connection.execute(
-        update(device_work)
-        .where(work.device_id.in_([done.claimed.device_id for done in mine]))
-        .ordered_values(
-            (work.dirty_at, case((still_dirty, now), else_=None)),
-            (work.due_at, case((still_dirty, now), else_=None)),
-            (work.sealed, work.claim_wanted),
-            (work.tries, 0),
-            (work.last_error, None),
-            (work.claim_token, None),
-            (work.claim_wanted, None),
-        )
+    settled = (
+        (work.dirty_at, case((still_dirty, now), else_=None)),
+        (work.due_at, case((still_dirty, now), else_=None)),
+        (work.sealed, work.claim_wanted),
+        (work.tries, 0),
+        (work.last_error, None),
+        (work.claim_token, None),
+        (work.claim_wanted, None),
     )
-    for kind, column in ((Kind.MESSAGE, "sealed"), (Kind.WITHDRAWAL, "withdrawal_sealed")):
-        done_ids = [
-            sealed.message_id for done in mine for sealed in done.emms if sealed.kind is kind
-        ]
-        if done_ids:
+    with_state = (
+        (work.held, _held_now(mine)),
+        (work.state_sealed, work.claim_wanted),
+        (work.state_sealed_at, now),
+        *settled,
+    )
+    for values, seals_state in ((with_state, True), (settled, False)):
+        ids = [d.claimed.device_id for d in mine if d.claimed.seals_state == seals_state]
+        if ids:
             connection.execute(
-                update(messages).where(messages.c.message_id.in_(done_ids)).values({column: 1})
+                update(device_work).where(is_one_of(work.device_id, ids)).ordered_values(*values)
+            )
+    for kind, column in ((Kind.MESSAGE, "sealed"), (Kind.WITHDRAWAL, "withdrawal_sealed")):
+        ids = [sealed.message_id for done in mine for sealed in done.emms if sealed.kind is kind]
+        if ids:
+            connection.execute(
+                update(messages).where(is_one_of(messages.c.message_id, ids)).values({column: 1})
             )
 
 
-def _emm_rows(sealed: SealedEmm, now: datetime) -> list[dict[str, object]]:
-    return [
-        {
-            "device_id": sealed.device_id,
-            "message_id": sealed.message_id,
-            "part": part,
-            "parts": len(sealed.sections),
-            "kind": int(sealed.kind),
-            "epoch": sealed.epoch,
-            "number": sealed.number,
-            "cause": sealed.cause,
-            "covers": sealed.covers,
-            "tombstone": 0,
-            "section": section,
-            "starts_at": sealed.starts_at,
-            "ends_at": sealed.ends_at,
-            "sealed_at": now,
-            "ordered_at": sealed.ordered_at,
-        }
-        for part, section in enumerate(sealed.sections, start=1)
-    ]
-
-
-_SLOT = [
-    "parts",
-    "kind",
-    "epoch",
-    "number",
-    "cause",
-    "covers",
-    "revision",
-    "tombstone",
-    "section",
-    "starts_at",
-    "ends_at",
-    "sealed_at",
-]
-
-
-def _write_emms(connection: Connection, rows: list[dict[str, object]]) -> None:
-    revision = next_revision(connection)
-    for row in rows:
-        row["revision"] = revision
-    slot = tuple_(emms.c.device_id, emms.c.message_id)
-    for cause_is_order in (True, False):
-        chosen = [row for row in rows if (row["cause"] == "order") == cause_is_order]
-        if cause_is_order:
-            # An order's EMM has not been aired; a re-key keeps when its slot first was.
-            chosen = [row | {"first_aired_at": None} for row in chosen]
-            upsert(connection, emms, chosen, [*_SLOT, "first_aired_at", "ordered_at"])
-        else:
-            upsert(connection, emms, chosen, _SLOT)
-    # Parts that the new set no longer has leave the carousel.
-    connection.execute(
-        update(emms)
-        .where(
-            slot.in_({(row["device_id"], row["message_id"]) for row in rows}),
-            emms.c.part > 1,
-            emms.c.revision < revision,
-            emms.c.tombstone == 0,
-        )
-        .values(tombstone=1, revision=revision)
+def _held_now(mine: Sequence[Finished]) -> ColumnElement[str]:
+    """What `held` becomes: bundles of products are few, boxes many."""
+    ids: dict[str, list[int]] = {}
+    for done in mine:
+        if done.held != done.claimed.held:
+            ids.setdefault(json.dumps(done.held, sort_keys=True), []).append(done.claimed.device_id)
+    cases = "".join(
+        f" WHEN {is_one_of(device_work.c.device_id, some)} THEN {literal(held)}"
+        for held, some in ids.items()
     )
+    return literal_column(f"CASE{cases} ELSE held END" if ids else "held", device_work.c.held.type)
+
+
+def _write_airings(connection: Connection, sealed: Sequence[SealedEmm], now: datetime) -> None:
+    """Have the orders that these EMMs cover wait for their first airing."""
+    at = literal(now)
+    rows = [
+        f"({emm.device_id},{emm.message_id},{emm.covers},{at},NULL)"
+        for emm in sealed
+        if emm.cause == "order"
+    ]
+    columns = ("device_id", "message_id", "wanted", "sealed_at", "first_aired_at")
+    put(connection, airings, columns, rows, ["sealed_at"])
+
+
+_SLOT = (
+    *("parts", "kind", "epoch", "number", "cause", "covers", "revision", "tombstone", "section"),
+    *("starts_at", "ends_at", "sealed_at"),
+)
+_OF_AN_ORDER = ("first_aired_at", "ordered_at")
+_EMM_COLUMNS = ("device_id", "message_id", "part", *_SLOT, *_OF_AN_ORDER)
+
+
+def _write_emms(connection: Connection, sealed: Sequence[SealedEmm], now: datetime) -> None:
+    revision, at = next_revision(connection), literal(now)
+    for is_order in (True, False):
+        chosen = [emm for emm in sealed if (emm.cause == "order") == is_order]
+        rows = [row for emm in chosen for row in _emm_rows(emm, revision, at)]
+        # An order's EMM has not been aired; a re-key keeps when its slot first was.
+        put(connection, emms, _EMM_COLUMNS, rows, (*_SLOT, *_OF_AN_ORDER) if is_order else _SLOT)
+    # Parts that the new set no longer has leave the carousel.
+    slot = emms.c
+    for message_ids in ({0}, {emm.message_id for emm in sealed} - {0}):
+        ids = [emm.device_id for emm in sealed if emm.message_id in message_ids]
+        if ids:
+            connection.execute(
+                update(emms)
+                .where(
+                    is_one_of(slot.device_id, ids),
+                    is_one_of(slot.message_id, message_ids),
+                    slot.part > 1,
+                    slot.revision < revision,
+                    slot.tombstone == 0,
+                )
+                .values(tombstone=1, revision=revision)
+            )
+
+
+def _emm_rows(emm: SealedEmm, revision: int, now: str) -> Iterator[str]:
+    slot = f"({emm.device_id},{emm.message_id}"
+    numbers = f"{len(emm.sections)},{int(emm.kind)},{emm.epoch},{emm.number}"
+    numbers += f",{literal(emm.cause)},{emm.covers},{revision},0"
+    window = f"{literal(emm.starts_at)},{literal(emm.ends_at)},{now},NULL,{literal(emm.ordered_at)}"
+    for part, section in enumerate(emm.sections, start=1):
+        yield f"{slot},{part},{numbers},x'{section.hex()}',{window})"

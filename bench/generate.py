@@ -1,0 +1,96 @@
+"""`generate`: a re-key, from due boxes to sealed states in `emms`, beside a prebuilt INSERT."""
+
+import time
+from pathlib import Path
+
+from bench.headend import HeadEnd, head_end
+from bench.mariadb import Server, server
+from bench.measure import cpu_s, interleave
+from bench.population import states
+from bench.result import Criterion, Result
+
+_BOXES = 60_000
+_ROUNDS = 3
+_SERVER_ROWS = 1000
+_COLUMNS = (
+    "device_id, message_id, part, parts, kind, epoch, number, cause, covers, revision, tombstone,"
+    " section, sealed_at, first_aired_at"
+)
+
+
+def prebuilt(database: Server, path: Path) -> None:
+    """Write the states there are as INSERTs of 1000 rows into `emms_copy`."""
+    rows = database.run(
+        "CREATE TABLE emms_copy LIKE emms",
+        "SELECT CONCAT('(', CONCAT_WS(',', device_id, message_id, part, parts, kind, epoch, number,"
+        " QUOTE(cause), covers, revision, tombstone, CONCAT('x', QUOTE(HEX(section))),"
+        " QUOTE(sealed_at), QUOTE(first_aired_at)), ')') FROM emms",
+    )
+    with path.open("w", encoding="ascii") as file:
+        for start in range(0, len(rows), _SERVER_ROWS):
+            some = ",".join(_text(row[0]) for row in rows[start : start + _SERVER_ROWS])
+            file.write(f"INSERT INTO emms_copy ({_COLUMNS}) VALUES {some};\n")
+
+
+def _text(value: object) -> str:
+    return value.decode("ascii") if isinstance(value, bytes) else str(value)
+
+
+def insert_s(database: Server, path: Path) -> float:
+    """Seconds the `mariadb` client takes for the prebuilt INSERT."""
+    database.run("TRUNCATE emms_copy")
+    begun = time.perf_counter()
+    database.client(path)
+    return time.perf_counter() - begun
+
+
+def rekey_s(head: HeadEnd) -> float:
+    """Seconds from the mark of all boxes until the last state is committed."""
+    database = head.server
+    database.run(
+        "UPDATE device_work SET cause = 'rekey', priority = 1, due_at = NOW(6), dirty_at = NOW(6),"
+        " state_wanted = wanted + 1, wanted = wanted + 1"
+    )
+    begun = time.perf_counter()
+    waiting = "SELECT COUNT(*) FROM device_work WHERE priority = 1 AND due_at IS NOT NULL"
+    while database.run(waiting)[0][0]:
+        time.sleep(0.02)
+    return time.perf_counter() - begun
+
+
+def measure(head: HeadEnd, path: Path, emmgs: int) -> dict[str, float]:
+    """Median seconds of both, and CPU seconds of database, encryptor and EMMGs for a re-key."""
+    with head.emmgs(emmgs) as pids:
+        rekey_s(head)  # connections, caches
+        groups = {"database": [head.server.pid], "encryptor": [head.encryptor], "emmg": pids}
+        before = {name: sum(map(cpu_s, group)) for name, group in groups.items()}
+        found = interleave({"rekey": lambda: rekey_s(head)}, 1)
+        cpu = {name: sum(map(cpu_s, group)) - before[name] for name, group in groups.items()}
+        found |= interleave(
+            {"rekey": lambda: rekey_s(head), "insert": lambda: insert_s(head.server, path)}, _ROUNDS
+        )
+    return found | cpu
+
+
+def run() -> Result:
+    """Measure."""
+    with server() as database, head_end(database, _BOXES) as head:
+        states(database, _BOXES, "3")
+        path = head.home / "emms.sql"
+        prebuilt(database, path)
+        one, three = measure(head, path, 1), measure(head, path, 3)
+    figures = {}
+    for count, found in (("one EMMG", one), ("three EMMGs", three)):
+        figures[f"{count}: states/s"] = round(_BOXES / found["rekey"])
+        for name in ("emmg", "encryptor", "database"):
+            figures[f"{count}: µs of CPU a state, {name}"] = round(found[name] / _BOXES * 1e6, 1)
+    figures["prebuilt INSERT: rows/s"] = round(_BOXES / three["insert"])
+    return Result(
+        "generate",
+        "the same rows in a prebuilt INSERT of the `mariadb` client, 1000 a statement",
+        [
+            Criterion("three EMMGs", three["insert"] / three["rekey"], 0.35, 0.6),
+            Criterion("one EMMG", one["insert"] / one["rekey"], 0.2, 0.35),
+        ],
+        figures,
+    )

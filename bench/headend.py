@@ -1,0 +1,103 @@
+"""A head-end's database with boxes that can be sealed for, and the services that do it."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.mariadb import Server, free_port
+from bench.processes import PORTCULLIS, folder, service
+from portcullis.keys import Custody, KeyRing, MasterKey, Purpose
+
+PRODUCTS = 10
+PER_BOX = 3
+
+
+@dataclass
+class HeadEnd:
+    """Where it is.
+
+    Attributes:
+        home: folder of configuration, keys and logs.
+        config: the configuration file.
+        encryptor: pid of the encryptor.
+    """
+
+    home: Path
+    config: Path
+    encryptor: int
+    server: Server
+
+    @contextmanager
+    def emmgs(self, count: int) -> Iterator[list[int]]:
+        """So many EMMGs; their pids."""
+        with ExitStack() as stack:
+            pids = []
+            for number in range(count):
+                own = self.home / f"emmg{number}.toml"
+                monitor = f"127.0.0.1:{free_port()}"
+                text = self.config.read_text(encoding="utf-8")
+                own.write_text(text.replace("MONITOR", monitor), encoding="utf-8")
+                process = stack.enter_context(service("emmg", own, monitor, ready="livez"))
+                pids.append(process.pid)
+            yield pids
+
+
+@contextmanager
+def head_end(server: Server, boxes: int) -> Iterator[HeadEnd]:
+    """An encryptor, and boxes 1 to `boxes` with their keys, each with three of ten products."""
+    with folder() as home:
+        monitor = f"127.0.0.1:{free_port()}"
+        config = home / "portcullis.toml"
+        config.write_text(
+            f'[database]\nurl = "{server.url}"\n[encryptor]\nlisten = "unix:{home}/e.sock"\n'
+            f'monitor = "{monitor}"\nmaster_key_file = "{home}/master.json"\n'
+            f'[emmg]\nencryptor = "unix:{home}/e.sock"\nmonitor = "MONITOR"\n',
+            encoding="utf-8",
+        )
+        init = [*PORTCULLIS, "keys", "init", "--config", str(config)]
+        subprocess.run(init, check=True, capture_output=True)
+        with service("encryptor", config, monitor) as encryptor:
+            _fill(server, home, boxes)
+            yield HeadEnd(home, config, encryptor.pid, server)
+
+
+def _fill(server: Server, home: Path, boxes: int) -> None:
+    (master,) = json.loads((home / "master.json").read_text(encoding="utf-8"))
+    key = bytes.fromhex(master["key"])
+    custody = Custody(KeyRing([MasterKey(master["master_id"], key)]))
+    sql = home / "keys.sql"
+    head = (
+        "INSERT INTO `keys` (purpose, owner, first_epoch, last_epoch, master_id, sealed_key,"
+        " created_at, live_epoch, seal_epoch) VALUES\n"
+    )
+    with sql.open("w", encoding="ascii") as file:
+        rows = []
+        for product in range(1, PRODUCTS + 1):
+            _, blob = custody.seal(os.urandom(16), Purpose.PRODUCT, product, 1, 64)
+            label = f"'product', {product}, 1, 64, '{master['master_id']}'"
+            rows.append(f"({label}, x'{blob.hex()}', NOW(6), 32, 32)")
+        for box in range(1, boxes + 1):
+            _, blob = custody.seal(os.urandom(32), Purpose.DEVICE, box, 0, 65535)
+            label = f"'device', {box}, 0, 65535, '{master['master_id']}'"
+            rows.append(f"({label}, x'{blob.hex()}', NOW(6), NULL, NULL)")
+        for start in range(0, len(rows), 1000):
+            file.write(head + ",\n".join(rows[start : start + 1000]) + ";\n")
+    server.client(sql)
+    sql.unlink()
+    now, everyone = "NOW(6)", f"FROM seq_1_to_{boxes}"
+    server.run(
+        f"INSERT INTO products (product_id, name, created_at) SELECT seq, seq, {now}"
+        f" FROM seq_1_to_{PRODUCTS}",
+        f"INSERT INTO devices (device_id, active, added_at) SELECT seq, 1, {now} {everyone}",
+        "INSERT INTO entitlements (device_id, product_id, starts_at, ends_at)"
+        f" SELECT b.seq, 1 + (b.seq + p.seq) MOD {PRODUCTS}, '2026-01-01', NULL"
+        f" FROM seq_1_to_{boxes} b, seq_1_to_{PER_BOX} p",
+        "INSERT INTO device_work (device_id, wanted, sealed, state_wanted, state_sealed, epoch,"
+        " sequence, cause, priority, tries, held, state_sealed_at)"
+        f" SELECT seq, 1, 1, 1, 1, 0, 1700000000, 'order', 0, 0, '{{}}', {now} {everyone}",
+        "ANALYZE TABLE `keys`, devices, entitlements, device_work",
+    )

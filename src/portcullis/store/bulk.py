@@ -1,0 +1,150 @@
+"""Many rows in one statement or one value: what a driver and SQLAlchemy do a row at a time.
+
+Values become SQL text here and nowhere else: numbers, times, bytes in hex, and strings of a few
+harmless characters, so that nothing that came from outside can be read as SQL.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.sql.elements import TextClause
+
+from portcullis.store.schema import UtcDateTime
+
+_HARMLESS = re.compile(r'[A-Za-z0-9_{}:," -]*')
+_FIELD, _ROW = "|", "\n"
+
+Reader = Callable[[Any], Any]
+
+
+class CutShortError(ValueError):
+    """What came as one value is not the rows there are: max_allowed_packet, or "|" in a string."""
+
+
+def literal(value: datetime | bytes | str | int | None) -> str:
+    """A value as MySQL, MariaDB and SQLite read it; ValueError for a string that may not be."""
+    match value:
+        case None:
+            return "NULL"
+        case int():
+            return str(int(value))
+        case bytes():
+            return f"x'{value.hex()}'"
+        case datetime():
+            return f"'{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
+        case str() if _HARMLESS.fullmatch(value):
+            return f"'{value}'"
+        case _:
+            raise ValueError(f"no literal for {type(value).__name__} {value!r}")
+
+
+def is_one_of(column: Column[Any], ids: Iterable[int]) -> TextClause:
+    """The condition that a column of integers has one of the values; false where there are none."""
+    listed = ",".join(map(str, map(int, ids)))
+    return text(f"{_name(column)} IN ({listed or 'NULL'})")
+
+
+def put(
+    connection: Connection,
+    table: Table,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    update: Sequence[str] = (),
+) -> None:
+    """INSERT rows, each "(…)" of literals; where the key is there, take the `update` columns.
+
+    Without `update` a key that is there raises IntegrityError.
+    """
+    if not rows:
+        return
+    is_mysql = connection.dialect.name == "mysql"
+    head = f"INSERT INTO {_quoted(table.name)} ({','.join(columns)}) VALUES "  # noqa: S608 (names of ours, literals)
+    sql = [head, ",".join(rows)]
+    if update and is_mysql:
+        sets = ",".join(f"{name}=VALUES({name})" for name in update)
+        sql.append(f" ON DUPLICATE KEY UPDATE {sets}")
+    elif update:
+        key = ",".join(column.name for column in table.primary_key.columns)
+        sets = ",".join(f"{name}=excluded.{name}" for name in update)
+        sql.append(f" ON CONFLICT ({key}) DO UPDATE SET {sets}")
+    connection.exec_driver_sql("".join(sql))
+
+
+def get(
+    connection: Connection,
+    columns: Sequence[Column[Any]],
+    *conditions: ColumnElement[bool] | TextClause,
+) -> list[list[Any]]:
+    """Read rows by column, all of them in one value where the server is MySQL or MariaDB.
+
+    The columns are integers, times, bytes, or strings without "|" and line feeds. Rows come in no
+    order. Raises CutShortError.
+    """
+    if connection.dialect.name != "mysql":
+        rows = connection.execute(select(*columns).where(*conditions)).all()
+        return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in columns]
+    fields = ",".join(_as_text(column) for column in columns)
+    packed: ColumnElement[str] = literal_column(
+        f"CONCAT_WS('{_FIELD}',{fields}) SEPARATOR '{_ROW}'"
+    )
+    count, value = connection.execute(
+        select(func.count(), func.group_concat(packed))
+        .select_from(columns[0].table)
+        .where(*conditions)
+    ).one()
+    if not count:
+        return [[] for _ in columns]
+    found = (
+        (value.decode() if isinstance(value, bytes) else value).replace(_ROW, _FIELD).split(_FIELD)
+    )
+    if len(found) != count * len(columns):
+        raise CutShortError(f"{count} rows of {columns[0].table.name}")
+    width = len(columns)
+    return [_read(column, found[i::width]) for i, column in enumerate(columns)]
+
+
+def _as_text(column: Column[Any]) -> str:
+    name = f"HEX({_name(column)})" if isinstance(column.type, LargeBinary) else _name(column)
+    return f"COALESCE({name},'')" if column.nullable else name
+
+
+def _read(column: Column[Any], values: list[str]) -> list[Any]:
+    reader = next(reader for kind, reader in _READERS if isinstance(column.type, kind))
+    if column.nullable:
+        return [reader(value) if value else None for value in values]
+    return list(map(reader, values))
+
+
+def _time(value: str) -> datetime:
+    return datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+_READERS: Sequence[tuple[type, Reader]] = (
+    (Integer, int),
+    (UtcDateTime, _time),
+    (LargeBinary, bytes.fromhex),
+    (String, str),
+)
+
+
+def _name(column: Column[Any]) -> str:
+    return f"{_quoted(column.table.name)}.{column.name}"
+
+
+def _quoted(table: str) -> str:
+    return f"`{table}`"

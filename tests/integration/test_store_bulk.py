@@ -1,0 +1,104 @@
+"""Rows in bulk are the rows that went one by one, on both databases."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, delete, select
+from sqlalchemy.exc import IntegrityError
+
+from portcullis.store.bulk import get, is_one_of, literal, put
+from portcullis.store.database import engine_for, writing
+from portcullis.store.migrate import migrate
+from portcullis.store.schema import device_work, emms
+from tests.conftest import MariaDb
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOW = datetime(2026, 5, 1, 12, 30, 15, 123456, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def engines(mariadb: MariaDb, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
+    """One of each kind, migrated once."""
+    folder = tmp_path_factory.mktemp("bulk")
+    urls = [mariadb.new_database(), f"sqlite:///{folder}/a.db"]
+    made = [engine_for(url) for url in urls]
+    for engine in made:
+        migrate(engine)
+    yield made
+    for engine in made:
+        engine.dispose()
+
+
+rows = st.lists(
+    st.tuples(
+        st.integers(1, 2**40 - 1),
+        st.binary(min_size=1, max_size=256),
+        st.integers(10**9, 4 * 10**15).map(lambda us: EPOCH + timedelta(microseconds=us)),
+        st.one_of(st.none(), st.just(NOW)),
+        st.sampled_from(["order", "rekey", "reseal"]),
+    ),
+    max_size=20,
+    unique_by=lambda row: row[0],
+)
+COLUMNS = (
+    *("device_id", "message_id", "part", "parts", "kind", "epoch", "number", "cause", "covers"),
+    *("revision", "tombstone", "section", "sealed_at", "ends_at"),
+)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows)
+def test_what_is_put_is_what_is_got(engines: list[Engine], boxes: list[tuple[object, ...]]) -> None:
+    """Numbers, bytes, times, nothing and words, written as text and read as one value."""
+    literals = [
+        f"({d},0,1,1,1,0,7,{literal(cause)},3,{2**62},0,{literal(data)},{literal(at)},{literal(end)})"
+        for d, data, at, end, cause in boxes  # type: ignore[arg-type]
+    ]
+    for engine in engines:
+        with writing(engine) as connection:
+            connection.execute(delete(emms))
+            put(connection, emms, COLUMNS, literals)
+            e = emms.c
+            wanted = [row[0] for row in boxes[::2]]
+            columns = (e.device_id, e.section, e.sealed_at, e.ends_at, e.cause, e.revision)
+            found = get(connection, columns, is_one_of(e.device_id, wanted))
+            plain = connection.execute(select(*columns).where(e.device_id.in_(wanted))).all()
+        assert sorted(zip(*found, strict=True)) == sorted((*row, 2**62) for row in boxes[::2])
+        assert sorted(zip(*found, strict=True)) == sorted(map(tuple, plain))
+
+
+def test_a_key_that_is_there_takes_the_columns_named_and_no_other(engines: list[Engine]) -> None:
+    """And without any it is an error."""
+    first, second = (f"(9,0,1,1,1,0,{n},'order',3,1,0,x'0{n}',{literal(NOW)},NULL)" for n in (1, 2))
+    for engine in engines:
+        with writing(engine) as connection:
+            connection.execute(delete(emms))
+            put(connection, emms, COLUMNS, [first])
+            put(connection, emms, COLUMNS, [second], ["section"])
+            row = connection.execute(select(emms.c.number, emms.c.section)).one()
+        assert tuple(row) == (1, b"\x02")
+        with pytest.raises(IntegrityError), writing(engine) as connection:
+            put(connection, emms, COLUMNS, [first])
+
+
+@pytest.mark.parametrize("text", ["it's", "back\\slash", "% 5", "semi;colon", "ünï", "new\nline"])
+def test_a_string_that_might_be_read_as_sql_has_no_literal(text: str) -> None:
+    with pytest.raises(ValueError, match="no literal"):
+        literal(text)
+
+
+def test_no_value_and_no_row_are_nothing(engines: list[Engine]) -> None:
+    """An empty list of ids is no condition that all rows meet."""
+    work = device_work.c
+    for engine in engines:
+        with writing(engine) as connection:
+            put(connection, emms, COLUMNS, [])
+            assert get(connection, (work.device_id, work.held), is_one_of(work.device_id, [])) == [
+                [],
+                [],
+            ]
