@@ -86,7 +86,7 @@ async def open_stream(port: int, tls: dict[str, str] | None, wait_s: float = 30.
     with suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
             await reaches(LinkState.STREAM_OPEN)
-            link.send([packetize_section(bytes((0x82, 0x70, 1, 0)), 0x1FFF)[0]])
+            link.send([[packetize_section(bytes((0x82, 0x70, 1, 0)), 0x1FFF)[0]]])
             await link.close()
             await reaches(LinkState.DOWN)
     task.cancel()
