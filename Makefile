@@ -65,7 +65,7 @@ demo: ## A day of orders from REST to virtual boxes, checked
 	@$(BIN)/python -m demo
 
 .PHONY: bench
-bench: ## Measure everything beside its limit; writes docs/benchmarks.md (half an hour)
+bench: ## Measure everything beside its limit; writes docs/benchmarks.md (ten minutes)
 	@tools/setup.sh $(BENCH_PACKAGES)
 	@tools/setup_bench.sh
 	@$(BIN)/python -m bench

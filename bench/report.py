@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.result import RESULTS
+from bench.result import RESULTS, load
 
 NAMES: Mapping[str, str] = {
     "envelope": "sealing in the batch path, one fresh DEK an EMM",
@@ -22,5 +22,25 @@ def missing() -> list[str]:
 
 
 def write_page() -> None:
-    """Write `docs/benchmarks.md`."""
-    PAGE.write_text("", encoding="utf-8")
+    """Write `docs/benchmarks.md`: a row a criterion, then the figures and the machine."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; `make bench-NAME` repeats one. Each value is a ratio taken in",
+        "one run against what stands beside it.",
+        "",
+        "| benchmark | criterion | value | floor | goal | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    details: list[str] = []
+    for name, what in NAMES.items():
+        result, machine = load(name)
+        lines += [
+            f"| `{name}` | {one.what} | {one.value:.3g} {one.unit} | {one.floor:g} | {one.goal:g}"
+            f" | {one.verdict()} |"
+            for one in result.criteria
+        ]
+        details += ["", f"## `{name}`", "", f"{what}, against {result.against}.", ""]
+        details += [f"- {figure}: {value}" for figure, value in result.figures.items()]
+        details.append(f"- machine: {', '.join(f'{key} {it}' for key, it in machine.items())}")
+    PAGE.write_text("\n".join([*lines, *details, ""]), encoding="utf-8")

@@ -27,6 +27,12 @@ class Criterion:
         """Whether the value is at least as good as `bound`."""
         return self.value <= bound if self.less_is_better else self.value >= bound
 
+    def verdict(self) -> str:
+        """`goal`, `floor` or `below the floor`."""
+        if not self.meets(self.floor):
+            return "below the floor"
+        return "goal" if self.meets(self.goal) else "floor"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -39,9 +45,8 @@ class Result:
 
     def verdict(self) -> str:
         """`goal`, `floor` or `below the floor`: the worst of the criteria."""
-        if not all(one.meets(one.floor) for one in self.criteria):
-            return "below the floor"
-        return "goal" if all(one.meets(one.goal) for one in self.criteria) else "floor"
+        verdicts = {one.verdict() for one in self.criteria}
+        return next(word for word in ("below the floor", "floor", "goal") if word in verdicts)
 
     def save(self) -> Path:
         """Write `var/bench/NAME.json`."""

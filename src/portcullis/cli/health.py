@@ -8,7 +8,7 @@ from portcullis.cli.up import MONITORS
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.service import split_address
 
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is listened on)
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is listened on)  # nosec B104
 
 
 class UnhealthyError(PortcullisError):

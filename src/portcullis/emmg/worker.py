@@ -200,7 +200,7 @@ class Worker:
 
 def _about(seconds: float) -> float:
     """Half to one and a half of it: whoever fell over the same device parts ways with it."""
-    return seconds * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)
+    return seconds * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)  # nosec B311
 
 
 class ClocksDisagreeError(Exception):
