@@ -81,7 +81,7 @@ def put(
     elif update:
         key = ",".join(column.name for column in table.primary_key.columns)
         sets = ",".join(f"{name}=excluded.{name}" for name in update)
-        sql.append(f" ON CONFLICT ({key}) DO UPDATE SET {sets}")  # nosec B608 (names of ours)
+        sql.append(f" ON CONFLICT ({key}) DO UPDATE SET {sets}")  # nosec B608
     connection.exec_driver_sql("".join(sql))
 
 
