@@ -162,3 +162,9 @@ def _migrate(url: str) -> None:
     engine = engine_for(url)
     migrate(engine)
     engine.dispose()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the demo: it takes longest, and mostly waits."""
+    items.sort(key=lambda item: "test_demo.py" not in item.nodeid)
