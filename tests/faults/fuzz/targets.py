@@ -31,6 +31,7 @@ from portcullis.emm import EmmError, EmmHeader, Kind, State, Withdrawal, open_se
 from portcullis.emm import Message as ScreenMessage
 from portcullis.mux.server import EmmgDoor, EmmgSession
 from portcullis.mux.streams import StreamTable
+from portcullis.runtime.errors import PortcullisError
 from stbsim.box import Box
 from stbsim.output import report
 from stbsim.receiver import Receiver
@@ -238,7 +239,7 @@ def decode_command(data: bytes) -> None:
     for more in ([], ["--pid", str(EMM_PID), "--json"]):
         result = runner.invoke(cli, ["emm", "decode", "-", *more], input=data)
         if result.exception is not None and not isinstance(
-            result.exception, (EmmError, DvbWireError)
+            result.exception, (PortcullisError, DvbWireError)
         ):
             raise result.exception
 
