@@ -1,6 +1,8 @@
 """A cycler process under measurement, with the multiplexer it airs to."""
 
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.mariadb import free_port
-from bench.processes import folder, running, service, until
+from bench.processes import PORTCULLIS, folder, running, service, until
 
 STEADY = '[[cycler.stream.class]]\nname = "steady"\nevery = "{every}"\n'
 
@@ -23,11 +25,14 @@ class Cycler:
     Attributes:
         pid: of the cycler.
         home: its folder: configuration, as-run log, journal of the multiplexer.
+        started_at: when the process was started, Unix seconds.
     """
 
     pid: int
     home: Path
     monitor: str
+    started_at: float
+    mux: "subprocess.Popen[bytes]"
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
@@ -36,13 +41,17 @@ class Cycler:
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def noted(self) -> dict[str, NDArray[np.float64]]:
-        """What the multiplexer has noted, once it has ended: by client_id, (seconds, packets)."""
+        """End the multiplexer; what it has noted: by client_id, (Unix seconds, packets)."""
+        self.mux.terminate()
+        self.mux.wait()
         with np.load(self.home / "mux.npz") as arrays:
             return dict(arrays)
 
 
 @contextmanager
-def cycler(url: str, streams: Sequence[str], ready: str = "readyz") -> Iterator[Cycler]:
+def cycler(
+    url: str, streams: Sequence[str], program: Sequence[str] = PORTCULLIS
+) -> Iterator[Cycler]:
     """A cycler on the database at `url`, and its multiplexer; `streams`: TOML of each stream."""
     with folder() as home:
         port, monitor = free_port(), f"127.0.0.1:{free_port()}"
@@ -60,10 +69,9 @@ def cycler(url: str, streams: Sequence[str], ready: str = "readyz") -> Iterator[
         command = [sys.executable, "-m", "bench.timing_mux", str(port), str(home / "mux.npz")]
         with running(command, log) as mux:
             until(lambda: _listens(port), mux, log)
-            with service("cycler", config, monitor, ready=ready) as process:
-                yield Cycler(process.pid, home, monitor)
-            mux.terminate()
-            mux.wait()
+            started_at = time.time()
+            with service("cycler", config, monitor, program=program) as process:
+                yield Cycler(process.pid, home, monitor, started_at, mux)
 
 
 def _listens(port: int) -> bool:

@@ -31,11 +31,16 @@ def running(command: Sequence[str], log: Path | None = None) -> Iterator["subpro
 
 @contextmanager
 def service(
-    name: str, config: Path, monitor: str, *, ready: str = "readyz"
+    name: str,
+    config: Path,
+    monitor: str,
+    *,
+    ready: str = "readyz",
+    program: Sequence[str] = PORTCULLIS,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """One of our services, once it says that it is ready."""
+    """One of our services, once it says that it is ready; `program` is `portcullis`."""
     log = config.with_name(f"{name}.log")
-    with running([*PORTCULLIS, name, "--config", str(config)], log) as process:
+    with running([*program, name, "--config", str(config)], log) as process:
         until(lambda: _answers(f"http://{monitor}/{ready}"), process, log)
         yield process
 
