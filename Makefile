@@ -8,7 +8,7 @@ TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc age
 TEST_PACKAGES += gcc libc6-dev wrk
 TEST_PACKAGES += systemd prometheus-node-exporter prometheus-mysqld-exporter prometheus-blackbox-exporter
 DEMO_PACKAGES := ffmpeg
-BENCH_PACKAGES := mariadb-server openssl wrk gcc libc6-dev
+BENCH_PACKAGES := mariadb-server openssl wrk gcc libc6-dev softhsm2
 
 .DEFAULT_GOAL := help
 

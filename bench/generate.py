@@ -1,47 +1,15 @@
 """`generate`: a re-key, from due boxes to sealed states in `emms`, beside a prebuilt INSERT."""
 
 import time
-from pathlib import Path
 
 from bench.headend import HeadEnd, head_end
-from bench.mariadb import Server, server
-from bench.measure import cpu_s, interleave
+from bench.mariadb import prebuilt_insert, server
+from bench.measure import Measured, cpu_s, interleave
 from bench.population import states
 from bench.result import Criterion, Result
 
 _BOXES = 60_000
 _ROUNDS = 3
-_SERVER_ROWS = 1000
-_COLUMNS = (
-    "device_id, message_id, part, parts, kind, epoch, number, cause, covers, revision, tombstone,"
-    " section, sealed_at, first_aired_at"
-)
-
-
-def prebuilt(database: Server, path: Path) -> None:
-    """Write the states there are as INSERTs of 1000 rows into `emms_copy`."""
-    rows = database.run(
-        "CREATE TABLE emms_copy LIKE emms",
-        "SELECT CONCAT('(', CONCAT_WS(',', device_id, message_id, part, parts, kind, epoch, number,"
-        " QUOTE(cause), covers, revision, tombstone, CONCAT('x', QUOTE(HEX(section))),"
-        " QUOTE(sealed_at), QUOTE(first_aired_at)), ')') FROM emms",
-    )
-    with path.open("w", encoding="ascii") as file:
-        for start in range(0, len(rows), _SERVER_ROWS):
-            some = ",".join(_text(row[0]) for row in rows[start : start + _SERVER_ROWS])
-            file.write(f"INSERT INTO emms_copy ({_COLUMNS}) VALUES {some};\n")
-
-
-def _text(value: object) -> str:
-    return value.decode("ascii") if isinstance(value, bytes) else str(value)
-
-
-def insert_s(database: Server, path: Path) -> float:
-    """Seconds the `mariadb` client takes for the prebuilt INSERT."""
-    database.run("TRUNCATE emms_copy")
-    begun = time.perf_counter()
-    database.client(path)
-    return time.perf_counter() - begun
 
 
 def rekey_s(head: HeadEnd) -> float:
@@ -58,7 +26,7 @@ def rekey_s(head: HeadEnd) -> float:
     return time.perf_counter() - begun
 
 
-def measure(head: HeadEnd, path: Path, emmgs: int) -> dict[str, float]:
+def measure(head: HeadEnd, insert: Measured, emmgs: int) -> dict[str, float]:
     """Median seconds of both, and CPU seconds of database, encryptor and EMMGs for a re-key."""
     with head.emmgs(emmgs) as pids:
         rekey_s(head)  # connections, caches
@@ -66,9 +34,7 @@ def measure(head: HeadEnd, path: Path, emmgs: int) -> dict[str, float]:
         before = {name: sum(map(cpu_s, group)) for name, group in groups.items()}
         found = interleave({"rekey": lambda: rekey_s(head)}, 1)
         cpu = {name: sum(map(cpu_s, group)) - before[name] for name, group in groups.items()}
-        found |= interleave(
-            {"rekey": lambda: rekey_s(head), "insert": lambda: insert_s(head.server, path)}, _ROUNDS
-        )
+        found |= interleave({"rekey": lambda: rekey_s(head), "insert": insert}, _ROUNDS)
     return found | cpu
 
 
@@ -76,9 +42,8 @@ def run() -> Result:
     """Measure."""
     with server() as database, head_end(database, _BOXES) as head:
         states(database, _BOXES, "3")
-        path = head.home / "emms.sql"
-        prebuilt(database, path)
-        one, three = measure(head, path, 1), measure(head, path, 3)
+        insert = prebuilt_insert(database, "emms", head.home / "emms.sql")
+        one, three = measure(head, insert, 1), measure(head, insert, 3)
     figures = {}
     for count, found in (("one EMMG", one), ("three EMMGs", three)):
         figures[f"{count}: states/s"] = round(_BOXES / found["rekey"])

@@ -58,11 +58,17 @@ def head_end(server: Server, boxes: int) -> Iterator[HeadEnd]:
             f'[emmg]\nencryptor = "unix:{home}/e.sock"\nmonitor = "MONITOR"\n',
             encoding="utf-8",
         )
-        init = [*PORTCULLIS, "keys", "init", "--config", str(config)]
-        subprocess.run(init, check=True, capture_output=True)
+        init_keys(config)
         with service("encryptor", config, monitor) as encryptor:
             _fill(server, home, boxes)
             yield HeadEnd(home, config, encryptor.pid, server)
+
+
+def init_keys(config: Path) -> str:
+    """Make master and import key; the recipient that vendors encrypt to."""
+    init = [*PORTCULLIS, "keys", "init", "--json", "--config", str(config)]
+    said = subprocess.run(init, check=True, capture_output=True)
+    return str(json.loads(said.stdout)["import_recipient"])
 
 
 def _fill(server: Server, home: Path, boxes: int) -> None:

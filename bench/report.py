@@ -8,11 +8,13 @@ from bench.result import RESULTS, load
 NAMES: Mapping[str, str] = {
     "envelope": "sealing in the batch path, one fresh DEK an EMM",
     "encryptor": "the same through the running encryptor's RPC, device keys opened",
+    "encryptor-hsm": "sealing with the master in a PKCS#11 token, device keys cached or not",
     "carousel-memory": "resident memory of a cycler with 1,000,000 EMMs",
     "carousel-load": "a cold cycler with 1,000,000 EMMs, until it has read all and airs",
     "air": "packets sent in a CPU second, as-run log and class logic on",
     "pace": "how evenly packets leave, at a time-stamping multiplexer",
     "asrun": "the as-run log: what it costs, how large it is, how fast it answers",
+    "import": "device keys from an encrypted vendor file through `portcullis keys import-devices`",
     "generate": "a re-key: due boxes claimed, sealed, written",
 }
 """Every benchmark, in the order in which they are run, and what it measures."""

@@ -1,6 +1,7 @@
 """Change of master over real encryptors and databases: killed at any step, it goes on."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -244,19 +245,33 @@ def test_the_command_line_changes_the_master_and_checks_every_key(
         assert row.hex() not in process.log.read_text()
 
 
+def told(client: EncryptorClient, key: pb.SealedKey, chain: pb.SealedKey) -> bool:
+    """Whether a state with the chain's product is sealed for a box."""
+    now = int(time.time())
+    state = pb.State(active=True, utc=now)
+    state.entitlements.add(product_id=chain.owner, epoch=1, key=0)
+    item = pb.SealItem(address=key.owner, number=now, device_key=key, state=state)
+    return bool(client.seal(0xFFF0, [chain], [item]).items[0].sections)
+
+
 def test_an_encryptor_whose_token_goes_away_is_unready_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls that need it say that they may be made again; then they succeed, as before."""
+    """Calls that need it say that they may be made again, but boxes kept opened are told on."""
     token = SoftHsm(tmp_path, monkeypatch)
     process = EncryptorProcess(tmp_path, token.toml())
     CliRunner().invoke(cli, ["keys", "init", "--config", str(process.config)])
     with running(process) as client:
         process.wait_ready()
         chain = client.make_chain(7, 1, 64)
+        kept, other = seal_device_keys(client, [(1, b"k" * 16), (2, b"o" * 16)])
+        assert told(client, kept, chain)
         token.away()
         with pytest.raises(EncryptorUnavailableError, match="away"):
             client.rewrap([chain])
+        assert told(client, kept, chain)
+        with pytest.raises(EncryptorUnavailableError, match="away"):
+            told(client, other, chain)
         assert "masters" in (process.ready() or {})
         token.back()
         process.wait_ready()

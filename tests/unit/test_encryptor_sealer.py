@@ -232,6 +232,18 @@ def test_the_cache_of_keys_never_lends_one_box_the_key_of_another() -> None:
     assert sealer.cache_counts() == (1, 2)
 
 
+def test_what_is_kept_opened_is_dropped_when_a_master_changes() -> None:
+    """The next state opens its keys anew."""
+    sealer = Sealer(CUSTODY, lambda: NOW)
+    request = pb.SealRequest(ca_system_id=CAS, product_keys=[chain()], items=[state_item()])
+    sealer.seal(request)
+    sealer.seal(request)
+    assert sealer.cache_counts() == (1, 1)
+    sealer.forget()
+    sealer.seal(request)
+    assert sealer.cache_counts() == (0, 1)
+
+
 def test_no_data_encryption_key_is_given_out_twice() -> None:
     """Not within a call, not for the segments of one message, not in the next call."""
     sealer = Sealer(CUSTODY, lambda: NOW)

@@ -87,7 +87,7 @@ def _sort(
     """What is new, how many are there already, and what is refused."""
     refused = [RefusedLine(one.line, None, one.error) for one in offered if one.error]
     keys = [one for one in offered if not one.error]
-    held = dict(held_device_keys(engine, {one.key.owner for one in keys}))
+    held = held_device_keys(engine, {one.key.owner for one in keys})
     new: list[pb.SealedKey] = []
     again: list[tuple[pb.ImportedKey, pb.SealedKey]] = []
     for one in keys:

@@ -26,7 +26,7 @@ from sqlalchemy.sql.elements import TextClause
 
 from portcullis.store.schema import UtcDateTime
 
-_HARMLESS = re.compile(r'[A-Za-z0-9_{}:," -]*')
+_HARMLESS = re.compile(r'[A-Za-z0-9_{}:,." -]*')
 _FIELD, _ROW = "|", "\n"
 
 Reader = Callable[[Any], Any]

@@ -1,6 +1,6 @@
 """Device keys by import: the keys and how far their file has come, in one transaction."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, select, update
@@ -8,8 +8,8 @@ from sqlalchemy import Engine, select, update
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, retried, writing
-from portcullis.store.keys import key_row, sealed_key
-from portcullis.store.schema import key_imports, keys
+from portcullis.store.keys import device_keys_of, insert_device_keys
+from portcullis.store.schema import key_imports
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,10 @@ def begin_import(engine: Engine, file_sha256: str, file_name: str) -> ImportStat
         return ImportState(int(key[0]))
 
 
-def held_device_keys(engine: Engine, device_ids: Collection[int]) -> Mapping[int, pb.SealedKey]:
+def held_device_keys(engine: Engine, device_ids: Collection[int]) -> dict[int, pb.SealedKey]:
     """The keys that devices have already, by device."""
     with engine.connect() as connection:
-        rows = connection.execute(
-            select(keys).where(keys.c.purpose == "device", keys.c.owner.in_(device_ids))
-        ).mappings()
-        return {row["owner"]: sealed_key(row) for row in rows}
+        return device_keys_of(connection, device_ids)
 
 
 @dataclass(frozen=True)
@@ -95,9 +92,7 @@ def write_imported(
         if not moved:
             return
         if new:
-            connection.execute(
-                keys.insert(), [key_row("device", key) | {"created_at": now} for key in new]
-            )
+            insert_device_keys(connection, new, now)
             owners = [key.owner for key in new]
             record_key_event(
                 connection,

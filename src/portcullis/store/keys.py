@@ -6,13 +6,15 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, RowMapping, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.bulk import get, is_one_of
+from portcullis.store.bulk import get, is_one_of, literal, put
 from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, writing
 from portcullis.store.schema import keys, products
 
 PURPOSES: Mapping[int, str] = {pb.SealedKey.DEVICE: "device", pb.SealedKey.PRODUCT: "product"}
 """Purpose of the RPC → column `purpose`."""
+
+_DEVICE_COLUMNS = ("owner", "first_epoch", "last_epoch", "master_id", "sealed_key")
 
 
 def sealed_key(row: RowMapping) -> pb.SealedKey:
@@ -30,7 +32,7 @@ def sealed_key(row: RowMapping) -> pb.SealedKey:
 def device_keys_of(connection: Connection, device_ids: Iterable[int]) -> dict[int, pb.SealedKey]:
     """The sealed keys of devices, as the RPC takes them."""
     key = keys.c
-    columns = (key.owner, key.first_epoch, key.last_epoch, key.master_id, key.sealed_key)
+    columns = [key[name] for name in _DEVICE_COLUMNS]
     found = get(connection, columns, key.purpose == "device", is_one_of(key.owner, device_ids))
     return {
         owner: pb.SealedKey(
@@ -43,6 +45,20 @@ def device_keys_of(connection: Connection, device_ids: Iterable[int]) -> dict[in
         )
         for owner, first, last, master_id, blob in zip(*found, strict=True)
     }
+
+
+def insert_device_keys(
+    connection: Connection, sealed: Iterable[pb.SealedKey], created_at: datetime
+) -> None:
+    """Insert keys of devices; raises IntegrityError if one of them has a key already."""
+    columns = ("purpose", *_DEVICE_COLUMNS, "created_at")
+    at = literal(created_at)
+    rows = [
+        f"('device',{key.owner},{key.first_epoch},{key.last_epoch},{literal(key.master_id)},"
+        f"{literal(key.blob)},{at})"
+        for key in sealed
+    ]
+    put(connection, keys, columns, rows)
 
 
 def products_without_chain(engine: Engine) -> list[int]:
