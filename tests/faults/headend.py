@@ -37,7 +37,7 @@ oauth_dir = "{home}/oauth"
 issuer = "https://portcullis.test"
 """,
     "emmg": """\
-encryptor = "{encryptor}"
+encryptor = {encryptors}
 {tls}
 """,
     "encryptor": """\
@@ -50,7 +50,7 @@ make_chains = ["scheduler"]
 import_keys = ["keys"]
 """,
     "scheduler": """\
-encryptor = "{encryptor}"
+encryptor = {encryptors}
 {tls}
 """,
     "mux": """\
@@ -104,7 +104,7 @@ class Plan:
     boxes_port: int
     counts: Mapping[str, int] = field(
         default_factory=lambda: {
-            "encryptor": 1,
+            "encryptor": 2,
             "mux": 1,
             "scheduler": 2,
             "emmg": 2,
@@ -195,12 +195,15 @@ class HeadEnd:
         def reach(part: str) -> int:
             return self.plan.reach(room, part, self.listens[part])
 
+        encryptors = self.names["encryptor"]
+        if number % 2 == 0:  # each begins with another, as docs/operations/health.md says
+            encryptors = encryptors[::-1]
         section = _SECTIONS[room].format(
             home=self.home,
             name=name,
             number=number,
             listen=self.listens[name],
-            encryptor=f"127.0.0.1:{reach('encryptor1')}",
+            encryptors=json.dumps([f"127.0.0.1:{reach(one)}" for one in encryptors]),
             mux=reach("mux1"),
             boxes=self.plan.boxes_port,
             tls=self._tls(room),

@@ -24,6 +24,7 @@ from portcullis.store.work import (
     SealedEmm,
     claim,
     finish,
+    hold_on,
 )
 
 HOLD = timedelta(minutes=1)
@@ -145,6 +146,18 @@ def test_a_dead_emmgs_claim_comes_due_by_itself(engine: Engine) -> None:
     order(engine, 1)
     claim(engine, "dead", 10, OVER)
     assert [c.device_id for c in claim(engine, "alive", 10, HOLD)] == [1]
+
+
+def test_a_claim_is_held_on_to_only_by_whose_it_still_is(engine: Engine) -> None:
+    """What is renewed nobody takes; what another has taken is not taken back."""
+    order(engine, 1, 2)
+    claim(engine, "slow", 1, OVER)
+    hold_on(engine, {"slow", "idle"}, HOLD)
+    assert [c.device_id for c in claim(engine, "other", 10, OVER)] == [2]
+    hold_on(engine, {"slow"}, OVER)
+    assert {c.device_id for c in claim(engine, "other", 10, HOLD)} == {1, 2}
+    hold_on(engine, {"slow"}, OVER)
+    assert claim(engine, "third", 10, HOLD) == []
 
 
 def test_what_is_held_and_covered_is_remembered(engine: Engine) -> None:

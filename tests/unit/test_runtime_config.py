@@ -36,7 +36,7 @@ def source(tmp_path: Path, text: str, **environ: str) -> ConfigSource:
 def test_a_section_is_read_with_its_units(tmp_path: Path) -> None:
     """Durations carry a unit; what is not given has its default."""
     emmg = source(tmp_path, GOOD).section("emmg", EmmgConfig)
-    assert (emmg.workers, emmg.poll, emmg.claim_hold) == (3, 0.05, 30.0)
+    assert (emmg.workers, emmg.poll, emmg.claim_hold) == (3, 0.05, 5.0)
 
 
 def test_the_environment_overrides(tmp_path: Path) -> None:

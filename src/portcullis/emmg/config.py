@@ -20,8 +20,8 @@ class EmmgConfig(Section, frozen=True):
     """Devices claimed at once, at most."""
     poll: Duration = Duration.parse("30ms")
     """How long an idle worker waits before it looks again."""
-    claim_hold: Duration = Duration.parse("30s")
-    """When the claim of an EMMG that died comes due again."""
+    claim_hold: Duration = Duration.parse("5s")
+    """When the claim of an EMMG that died comes due again; one that lives renews its own."""
 
     @classmethod
     def of(cls, source: ConfigSource) -> "EmmgConfig":

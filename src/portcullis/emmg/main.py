@@ -5,6 +5,7 @@ import threading
 from functools import partial
 
 from portcullis.emmg.config import EmmgConfig
+from portcullis.emmg.renewal import keep_claims
 from portcullis.emmg.worker import Worker
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.rpc.client import EncryptorClient
@@ -22,7 +23,7 @@ async def main(source: ConfigSource) -> None:
     """Run the EMMG until it is told to stop."""
     config = EmmgConfig.of(source)
     database = source.section("database", DatabaseConfig)
-    engine = engine_for(database.full_url(), pool_size=max(database.pool_size, config.workers))
+    engine = engine_for(database.full_url(), pool_size=max(database.pool_size, config.workers + 1))
     stopping = threading.Event()
     client = EncryptorClient(config.encryptor, TlsFiles.of(config.tls, "emmg.tls"))
     workers = [Worker(engine, client, config, stopping) for _ in range(config.workers)]
@@ -33,7 +34,8 @@ async def main(source: ConfigSource) -> None:
         service.checks["encryptor"] = client.check
         service.notices["encryptors"] = client.notice
         running = [asyncio.create_task(in_thread(worker.run)) for worker in workers]
-        await service.until_stopping(*running)
+        renewing = asyncio.create_task(keep_claims(engine, workers, config.claim_hold))
+        await service.until_stopping(*running, renewing)
         stopping.set()
         all_done = asyncio.gather(*running)
         if not await service.finish("batches", all_done, _FINISH_S):
@@ -41,4 +43,5 @@ async def main(source: ConfigSource) -> None:
             # whose database hangs leaves them to come due by themselves.
             client.close()
             await service.finish("claims", all_done, _GIVE_BACK_S)
+        renewing.cancel()
     client.close()

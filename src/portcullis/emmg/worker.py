@@ -73,7 +73,8 @@ class Worker:
         self._stopping = stopping
         self.trouble: str | None = None
         """Why the last round failed; None when it did not."""
-        self._token: str | None = None
+        self.token: str | None = None
+        """Under which the batch at hand is claimed."""
         self._limit = config.batch
         """Devices to claim: fewer after a batch that took the encryptor away."""
 
@@ -108,17 +109,17 @@ class Worker:
         if self._doubts and (away := self._sealer.check()) is not None:
             raise EncryptorUnavailableError(away)  # nothing is claimed for it
         started = time.monotonic()
-        if self._token is None:
-            self._token = uuid4().hex
+        if self.token is None:
+            self.token = uuid4().hex
             hold = self._config.claim_hold.delta
-            claims = claim(self._engine, self._token, self._limit, hold)
+            claims = claim(self._engine, self.token, self._limit, hold)
         else:
-            claims = claimed(self._engine, self._token)
+            claims = claimed(self._engine, self.token)
         if claims:
-            self._work_on(claims, self._token)
+            self._work_on(claims, self.token)
             self._limit = min(self._config.batch, 2 * self._limit)
             metrics.BATCH_S.observe(time.monotonic() - started)
-        self._token = None
+        self.token = None
         return bool(claims)
 
     @property
@@ -139,7 +140,7 @@ class Worker:
                 give_back(self._engine, token, ids, str(error), _RETRY_AFTER)
             if is_away:
                 self._limit = max(1, len(ids) // 2)
-            self._token = None
+            self.token = None
             raise
         self._refuse(claims, token, spoiling)
 

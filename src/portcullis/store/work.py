@@ -6,7 +6,7 @@ reads what was ordered; `finish` writes only where the claim is still ours.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import gt
@@ -104,6 +104,18 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
             )
         )
         return _claimed(connection, here)
+
+
+@retried
+def hold_on(engine: Engine, tokens: Collection[str], hold: timedelta) -> None:
+    """Put off when claims come due, for a batch that takes long; one that was lost stays lost."""
+    work = device_work.c
+    with writing(engine) as connection:
+        connection.execute(
+            update(device_work)
+            .where(work.claim_token.in_(tokens))
+            .values(due_at=database_now(connection) + hold)
+        )
 
 
 def claimed(engine: Engine, token: str) -> list[Claimed]:
