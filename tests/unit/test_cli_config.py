@@ -69,3 +69,16 @@ def test_a_lead_that_is_too_short_for_the_population_is_refused() -> None:
     assert "scheduler.prepare_ahead: a re-key of 100000 boxes takes 5450 s" in str(bad.exception)
     environ = {"PORTCULLIS_SCHEDULER__PREPARE_AHEAD": "2h"}
     assert CliRunner().invoke(cli, ["config", "check", "--boxes", "100000"], env=environ).output
+
+
+def test_a_stream_of_another_ca_system_is_refused(tmp_path: Path) -> None:
+    """Its boxes could not open what is sealed for them."""
+    config = tmp_path / "portcullis.toml"
+    stream = "\n[emmg]\n[[cycler.stream]]\nclient_id = 0x{:04X}0001\n"
+    config.write_text(stream.format(0x1234), encoding="utf-8")
+    answer = CliRunner().invoke(cli, ["config", "check", "--config", str(config)])
+    assert isinstance(answer.exception, ConfigError)
+    assert "0x1234, are not emmg.ca_system_id, 0xFFF0" in str(answer.exception)
+    config.write_text(stream.format(0xFFF0), encoding="utf-8")
+    answer = CliRunner().invoke(cli, ["config", "check", "--config", str(config)])
+    assert answer.exit_code == 0

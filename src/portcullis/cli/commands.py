@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from dvbwire.ts import PacketSync, SectionReassembler, pid_of
 from portcullis.auditor.config import AuditorConfig
+from portcullis.cli.agreement import check_ca_system_id
 from portcullis.cli.audit import audit
 from portcullis.cli.ca import ca
 from portcullis.cli.clients import clients
@@ -103,6 +104,8 @@ def check(context: Context, boxes: int | None, orders_per_s: float) -> None:
     scheduler.prepare_ahead that is too short to tell so many boxes of a new key.
     """
     _sections(context)
+    if {"emmg", "cycler"} <= context.source().data.keys():
+        check_ca_system_id(context.source())
     if boxes is not None:
         streams = CyclerConfig.of(context.source()).stream
         for stream in streams:

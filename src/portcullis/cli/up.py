@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from portcullis.cli.agreement import check_ca_system_id
 from portcullis.cli.clients import register
 from portcullis.cli.context import Context, common_options
 from portcullis.cli.key_import import import_with_bar
@@ -99,6 +100,7 @@ def up(context: Context, state_dir: Path) -> None:
             context.config.write_text(CONFIG.format(state=state), encoding="utf-8")
     os.environ.update(_auditor_defaults(state, context.source()))
     source = context.source()
+    check_ca_system_id(source)
     with context.database() as engine:
         migrate(engine)
     init_keys(source)
