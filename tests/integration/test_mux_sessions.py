@@ -323,6 +323,30 @@ def test_a_datagram_that_is_no_section_puts_the_stream_in_error() -> None:
     _run(scenario)
 
 
+def test_a_stream_spoiled_before_it_is_open_is_not_kept() -> None:
+    """Who asks for bandwidth in the breath of stream_setup has no stream, and may try again."""
+
+    async def scenario(mux: _Mux) -> None:
+        emmg = await _Emmg.connect(mux)
+        assert await emmg.ask() == ChannelOpened(SectionTspktFlag.SECTIONS)
+        emmg.protocol.open_stream(1, 10, DataType.EMM, emmg.now())
+        too_early = Message.build(
+            3,
+            MessageType.STREAM_BW_REQUEST,
+            (ParameterType.CLIENT_ID, CLIENT),
+            (ParameterType.DATA_CHANNEL_ID, 1),
+            (ParameterType.DATA_STREAM_ID, 1),
+        )
+        emmg.writer.write(emmg.protocol.data_to_send() + too_early.encode())
+        assert await emmg.next_event() == StreamError(1, (ErrorStatus.INVALID_MESSAGE,), ())
+        emmg.protocol.open_stream(1, 11, DataType.EMM, emmg.now())
+        assert await emmg.next_event() == StreamOpened(1)
+        assert [stream.data_id for stream in mux.table if stream.is_open] == [11]
+        await emmg.leave()
+
+    _run(scenario)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_rubbish_is_counted_and_its_connection_closed(seed: int) -> None:
     """Others go on; the door stays open."""

@@ -208,8 +208,11 @@ class EmmgSession(asyncio.Protocol):
             self._refused("stream", refused, channel.client_id)
             self._connection.refuse_stream(asked.stream_id, refused.error_status)
             return
+        if not self._connection.accept_stream(asked.stream_id):
+            # The EMMG has spoiled it in the same breath, and has been told so.
+            self._door.table.close_stream(channel, asked.stream_id)
+            return
         self._door.announce()
-        self._connection.accept_stream(asked.stream_id)
         self._log.info(
             "stream open",
             client_id=f"0x{stream.client_id:08X}",
