@@ -97,6 +97,10 @@ docs: setup ## Regenerate the pages that are made from the code
 	$(BIN)/python deploy/grafana/make.py
 	$(BIN)/python tools/operator_rules.py
 
+.PHONY: site
+site: setup ## The documentation as a site, in var/site; a page or link that is missing is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d var/site-doctrees docs var/site
+
 .PHONY: snapshot
 snapshot: setup ## At a release: keep its code for the test that upgrades from it
 	$(BIN)/python tools/snapshot.py

@@ -17,7 +17,7 @@ from portcullis.cli.agreement import check_ca_system_id
 from portcullis.cli.audit import audit
 from portcullis.cli.ca import ca
 from portcullis.cli.clients import clients
-from portcullis.cli.context import Context, Instant, common_options, to_json
+from portcullis.cli.context import Context, Instant, Pid, common_options, to_json
 from portcullis.cli.db import db
 from portcullis.cli.devices import devices
 from portcullis.cli.encryptors import KeysConfig
@@ -170,7 +170,7 @@ def emm() -> None:
 
 @emm.command()
 @click.argument("source", type=click.File("rb"))
-@click.option("--pid", type=int, help="The EMM PID of a transport stream; else SOURCE is sections.")
+@click.option("--pid", type=Pid(), help="The EMM PID of a stream; else SOURCE is a section.")
 @common_options
 @click.pass_obj
 def decode(context: Context, source: Any, pid: int | None) -> None:  # noqa: ANN401 (click's file)

@@ -97,6 +97,24 @@ class Instant(click.ParamType[datetime]):
         return moment
 
 
+class Pid(click.ParamType[int]):
+    """A PID of a transport stream, as analysers write it: 0x1F00, or in decimal."""
+
+    name = "PID"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 (click's own)
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Read a number; 0x, 0o and 0b say its base."""
+        try:
+            return int(value, 0)
+        except ValueError:
+            self.fail(f"{value!r} is not a number such as 0x1F00", param, ctx)
+
+
 def common_options(command: _F) -> _F:
     """`--config FILE` and `--json`, on every command."""
 
