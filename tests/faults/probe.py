@@ -31,7 +31,7 @@ class Probe:
     def add(self) -> None:
         """Order the box into being, if it is not yet."""
         if self.device_id not in ledger_of(self.ledger).boxes:
-            self._order("adddevice", {"device_id": self.device_id}, time.monotonic() + _GIVE_UP_S)
+            self.order("adddevice", {"device_id": self.device_id}, time.monotonic() + _GIVE_UP_S)
 
     def seen(self) -> float:
         """Give an order and repeat it until it is taken; monotonic time when the box holds it."""
@@ -44,7 +44,7 @@ class Probe:
             "product_id": PRODUCTS[0],
             "ends_at": rfc3339(ends_at),
         }
-        self._order("addentitlement", grant, give_up)
+        self.order("addentitlement", grant, give_up)
         box_number, end = int(self.device_id), int(ends_at.timestamp())
         assert self.boxes.wait(
             lambda receiver: any(
@@ -54,7 +54,8 @@ class Probe:
         ), f"taken, but not at the box within {_GIVE_UP_S:.0f} s"
         return time.monotonic()
 
-    def _order(self, op: str, body: dict[str, object], give_up: float) -> None:
+    def order(self, op: str, body: dict[str, object], give_up: float) -> None:
+        """Give an order until it is taken, and book it."""
         body["transaction_id"] = f"probe-{next(self.numbers)}"
         while True:
             try:

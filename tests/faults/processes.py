@@ -126,6 +126,14 @@ class Keeper:
         self._end(name, signal.SIGKILL)
         self.kills += 1
 
+    def doom(self, name: str) -> subprocess.Popen[bytes]:
+        """Expect a part to kill itself soon, and start it again then; its process."""
+        part = self.parts[name]
+        with self._lock:
+            assert part.process is not None
+            part.is_doomed = True
+            return part.process
+
     def stop(self, name: str) -> None:
         """Ask it to stop (SIGTERM); it is started again once it has."""
         self._end(name, signal.SIGTERM)
@@ -172,10 +180,12 @@ class Keeper:
             assert part.process is not None
             if part.process.poll() is not None and not part.is_held:
                 now = time.monotonic()
+                if part.died_at is None:
+                    part.died_at = now
                 if not part.is_doomed:
-                    part.is_doomed, part.died_at = True, now
+                    part.is_doomed = True
                     self.own_deaths.append(f"{part.name} ({part.process.returncode})")
-                if part.died_at is None or now - part.died_at >= _RESTART_S:
+                if now - part.died_at >= _RESTART_S:
                     self._start(part)
         if part.ready_at is None and self._ready(part):
             part.ready_at = time.monotonic()

@@ -19,6 +19,7 @@ from tests.faults.headend import make_certificate
 from tests.faults.processes import Keeper, Part, answers_ok
 from tests.faults.sms import PRODUCTS, Access, Sms
 from tests.faults.verdict import kept
+from tests.ports import free_ports
 
 MONITORS = ("gateway", "emmg", "encryptor", "cycler", "scheduler", "mux")
 SCOPES = ("device", "entitlement", "message", "product", "read")
@@ -48,16 +49,14 @@ class Single:
         self.run("keys", "init")
         words = [word for scope in SCOPES for word in ("--scope", scope)]
         client = json.loads(self.run("clients", "add", "load", "--json", *words))
-        text = self._demo.config.read_text(encoding="utf-8")
-        api = re.findall('listen = "(127.*?)"', text)[0]
+        api = re.findall('listen = "(127.*?)"', self.config)[0]
         self.access = Access(
             f"http://{api}", client["client_id"], client["client_secret"], home / "certificate.pem"
         )
 
     def replace(self, pattern: str, line: str) -> None:
         """Change the configuration."""
-        text = self._demo.config.read_text(encoding="utf-8")
-        self._demo.config.write_text(re.sub(pattern, line, text), encoding="utf-8")
+        self._demo.config.write_text(re.sub(pattern, line, self.config), encoding="utf-8")
 
     def command(self, *words: str) -> list[str]:
         """A `portcullis` command on this head-end."""
@@ -70,15 +69,29 @@ class Single:
         return done.stdout
 
     @contextmanager
-    def running(self, prefixes: Mapping[str, Sequence[str]] | None = None) -> Iterator[Boxes]:
-        """Every room a process, with boxes at the end of the stream, keys and products there."""
+    def running(
+        self,
+        prefixes: Mapping[str, Sequence[str]] | None = None,
+        seconds: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Iterator[Boxes]:
+        """Every room a process, with boxes at the end of the stream, keys and products there.
+
+        Args:
+            prefixes: what stands before the command of a process, by its name.
+            seconds: rooms of which there are two, and what the second has otherwise in its
+                section; its name is the room's with a 2.
+        """
+        environs = {f"{room}2": _overrides(room, keys) for room, keys in (seconds or {}).items()}
+        self.monitors |= dict(zip(environs, free_ports(len(environs)), strict=True))
         parts = [
             Part(
-                room,
-                [*(prefixes or {}).get(room, ()), *self.command(room)],
+                name,
+                [*(prefixes or {}).get(name, ()), *self.command(name.rstrip("2"))],
                 partial(answers_ok, port),
+                _overrides(name.rstrip("2"), {"monitor": f"127.0.0.1:{port}"})
+                | environs.get(name, {}),
             )
-            for room, port in self.monitors.items()
+            for name, port in self.monitors.items()
         ]
         with (
             Boxes(f"udp://127.0.0.1:{self._demo.ts_port}", self.home / "devices.json") as boxes,
@@ -91,15 +104,25 @@ class Single:
                     http.put(f"/products/{product_id}", json={"name": "P"}).raise_for_status()
             yield boxes
 
-    def pid(self, room: str) -> int:
-        """The process of a room."""
-        process = self.keeper.parts[room].process
+    @property
+    def config(self) -> str:
+        """The configuration, TOML."""
+        return self._demo.config.read_text(encoding="utf-8")
+
+    def pid(self, name: str) -> int:
+        """The process of this name."""
+        process = self.keeper.parts[name].process
         assert process is not None
         return process.pid
 
-    def metric(self, room: str, name: str) -> float:
+    def metric(self, process: str, name: str) -> float:
         """The sum of a metric's samples."""
-        return self._demo.metric(MONITORS.index(room), name)
+        text = httpx.get(f"http://127.0.0.1:{self.monitors[process]}/metrics", timeout=20).text
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if re.split(r"[{ ]", line, maxsplit=1)[0] == name
+        )
 
     def go_on(self, sms: Sms, seconds: float) -> None:
         """Let orders come for a while: all the time some are answered."""
@@ -119,3 +142,13 @@ class Single:
         assert sms.surprises == []
         assert (found.lost, found.doubled) == ([], [])
         assert self.keeper.own_deaths == []
+
+
+def _overrides(room: str, keys: Mapping[str, object]) -> dict[str, str]:
+    """An environment that overrides keys of a room's section."""
+    return {
+        f"PORTCULLIS_{room.upper()}__{key.upper()}": value
+        if isinstance(value, str)
+        else json.dumps(value)
+        for key, value in keys.items()
+    }

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine
 
-from portcullis.store.leases import release_lease, take_lease
+from portcullis.store.leases import fenced, release_lease, take_lease
 
 LEASE = "scheduler"
 TTL_S = 10.0
@@ -29,6 +29,10 @@ class Leadership:
     def is_held(self) -> bool:
         """Whether the lease is ours beyond doubt; once it has run out here, no."""
         return self._clock() < self._sure_until
+
+    def fenced(self) -> Engine:
+        """The database for the jobs: commits nothing once another may lead, see `leases.fenced`."""
+        return fenced(self._engine, LEASE, self.holder)
 
     def renew(self) -> float:
         """Ask for the lease, or for more of it; returns the seconds until it is to ask again."""

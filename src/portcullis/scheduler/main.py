@@ -48,7 +48,7 @@ async def main(source: ConfigSource) -> None:
     async with Service("scheduler", config.monitor) as service:
         client = EncryptorClient(config.encryptor, TlsFiles.of(config.tls, "scheduler.tls"))
         jobs = Jobs(
-            engine,
+            leadership.fenced(),
             client,
             config,
             lambda: leadership.is_held and not service.stopping.is_set(),

@@ -3,11 +3,16 @@
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, event, select, update
 from sqlalchemy.exc import IntegrityError
 
+from portcullis.runtime.errors import PortcullisError
 from portcullis.store.database import database_now, retried, writing
 from portcullis.store.schema import leases
+
+
+class LeaseLostError(PortcullisError):
+    """Another may hold the lease by now: nothing was committed."""
 
 
 class Held(NamedTuple):
@@ -67,6 +72,28 @@ def release_lease(engine: Engine, name: str, holder: str) -> None:
             .where(leases.c.name == name, leases.c.holder == holder)
             .values(expires_at=database_now(connection))
         )
+
+
+def fenced(engine: Engine, name: str, holder: str) -> Engine:
+    """An engine whose transactions are committed only while `holder` has the lease.
+
+    The lease's row is locked from the check to the commit, so that nobody takes it in between: a
+    process that hung, however long, raises LeaseLostError instead. What commits by itself (DDL)
+    is not held back.
+    """
+    fenced_engine = engine.execution_options()
+
+    def check(connection: Connection) -> None:
+        row = connection.execute(
+            select(leases.c.holder, leases.c.expires_at)
+            .where(leases.c.name == name)
+            .with_for_update(read=True)
+        ).one_or_none()
+        if row is None or row.holder != holder or row.expires_at <= database_now(connection):
+            raise LeaseLostError(f"the lease {name} is no longer ours: nothing was committed")
+
+    event.listen(fenced_engine, "commit", check)
+    return fenced_engine
 
 
 def lease_note(engine: Engine, name: str) -> str:
