@@ -23,7 +23,7 @@ from tests.faults.simulcrypt_cuts import HalfMessage, InMessage
 from tests.faults.system import System
 from tests.faults.wires import DATABASE, Wires
 
-CUTS = 20 if IS_FULL else 1
+CUTS = 10 if IS_FULL else 1
 RECOVERED_WITHIN_S = 5.0 if IS_FULL else 30.0  # the short form shares its machine
 CUT_WITHIN_S = 60.0
 

@@ -26,7 +26,7 @@ FULL_S = 60.0 if IS_FULL else 4.0
 BOXES = 60 if IS_FULL else 12
 SOON_S = 30.0
 SETTLE_S = 90.0
-DISK = 'mount -t tmpfs -o size=1m tmpfs {path} && exec "$@"'
+DISK = 'mount -t tmpfs -o size=32m tmpfs {path} && exec "$@"'
 
 
 class Disk:
