@@ -11,12 +11,19 @@ GRANT INSERT ON key_events TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON devices TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON entitlements TO portcullis_gateway@'%';
 GRANT SELECT, INSERT, UPDATE ON products TO portcullis_gateway@'%';
-GRANT SELECT, INSERT, UPDATE (removed_at) ON messages TO portcullis_gateway@'%';
+-- A re-hit has messages sealed again.
+GRANT SELECT, INSERT, UPDATE (removed_at, sealed, withdrawal_sealed) ON messages
+    TO portcullis_gateway@'%';
 -- INSERT … ON DUPLICATE KEY UPDATE wants the right to update every column that it inserts.
 GRANT SELECT, INSERT, UPDATE ON device_work TO portcullis_gateway@'%';
-GRANT SELECT (purpose, owner) ON `keys` TO portcullis_gateway@'%';
 GRANT SELECT ON airings TO portcullis_gateway@'%';
-GRANT SELECT (device_id, first_aired_at) ON emms TO portcullis_gateway@'%';
+-- … and what the console shows: where keys and rotations stand, when an EMM is due, the streams.
+GRANT SELECT (purpose, owner, first_epoch, last_epoch, master_id, created_at, live_epoch,
+    seal_epoch, live_since, switch_at, retired_at) ON `keys` TO portcullis_gateway@'%';
+GRANT SELECT ON rotations TO portcullis_gateway@'%';
+GRANT SELECT (device_id, message_id, part, tombstone, first_aired_at) ON emms
+    TO portcullis_gateway@'%';
+GRANT SELECT ON leases TO portcullis_gateway@'%';
 
 -- emmg: seals what is ordered; passes sealed keys on to the encryptor.
 GRANT SELECT ON alembic_version TO portcullis_emmg@'%';
@@ -68,14 +75,15 @@ GRANT SELECT, INSERT, UPDATE ON chains TO portcullis_keys@'%';
 GRANT SELECT, INSERT ON key_events TO portcullis_keys@'%';
 GRANT SELECT, INSERT, UPDATE ON key_imports TO portcullis_keys@'%';
 GRANT SELECT ON rotations TO portcullis_keys@'%';
--- … and `portcullis devices blacklist`: an order, as the gateway writes it, and nothing else of its.
+-- … and `portcullis device blacklist|rehit`: an order, as the gateway writes it, and nothing else.
 GRANT SELECT, INSERT ON requests TO portcullis_keys@'%';
 GRANT SELECT, INSERT ON transactions TO portcullis_keys@'%';
 GRANT SELECT, INSERT, UPDATE (active, added_at, removed_at, blacklisted_at) ON devices
     TO portcullis_keys@'%';
 GRANT SELECT, DELETE ON entitlements TO portcullis_keys@'%';
 GRANT SELECT ON products TO portcullis_keys@'%';
-GRANT SELECT, UPDATE (removed_at) ON messages TO portcullis_keys@'%';
+GRANT SELECT, UPDATE (removed_at, sealed, withdrawal_sealed) ON messages TO portcullis_keys@'%';
+GRANT SELECT ON recoveries TO portcullis_keys@'%';
 GRANT SELECT, INSERT, UPDATE ON device_work TO portcullis_keys@'%';
 GRANT SELECT ON leases TO portcullis_keys@'%';
 

@@ -24,6 +24,7 @@ from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.health import health
 from portcullis.cli.keys import keys
 from portcullis.cli.requests import requests
+from portcullis.cli.status import status
 from portcullis.cli.up import up
 from portcullis.cycler.asrun import query
 from portcullis.cycler.capacity import check_fits, full_cycle_s
@@ -66,6 +67,9 @@ cli.add_command(audit)
 cli.add_command(clients)
 cli.add_command(ca)
 cli.add_command(devices)
+cli.add_command(devices, "device")
+cli.add_command(requests, "request")
+cli.add_command(status)
 cli.add_command(health)
 
 

@@ -28,6 +28,11 @@ def to_json(value: Mapping[str, object]) -> str:
     return json.dumps(value, default=plain)
 
 
+def short_time(moment: datetime | None) -> str:
+    """A time as people read it, UTC to the second; a dash for none."""
+    return "–" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}Z"
+
+
 @dataclass
 class Context:
     """The configuration as given, and how to answer."""

@@ -5,6 +5,7 @@ import httpx
 
 from portcullis.cli.context import Context, common_options
 from portcullis.cli.up import MONITORS
+from portcullis.runtime.config import ConfigSource
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.service import split_address
 
@@ -23,11 +24,9 @@ def health(context: Context) -> None:
 
     Services are found at their monitoring ports as configured.
     """
-    source = context.source()
     answers = {}
-    for name, port in MONITORS.items():
-        monitor = source.data.get(name, {}).get("monitor", f"127.0.0.1:{port}")
-        if (answer := _ask(monitor, f"{name}.monitor")) is not None:
+    for name, monitor in monitors(context.source()).items():
+        if (answer := ask(monitor, f"{name}.monitor")) is not None:
             answers[name] = answer
     if not answers:
         raise UnhealthyError("no service answers at its monitoring port")
@@ -36,8 +35,16 @@ def health(context: Context) -> None:
         raise UnhealthyError(f"not ready: {bad}")
 
 
-def _ask(monitor: str, key: str) -> dict[str, object] | None:
-    """What /readyz says; None where nothing listens."""
+def monitors(source: ConfigSource) -> dict[str, str]:
+    """Each service's monitoring address as configured, by its name."""
+    return {
+        name: source.data.get(name, {}).get("monitor", f"127.0.0.1:{port}")
+        for name, port in MONITORS.items()
+    }
+
+
+def ask(monitor: str, key: str) -> dict[str, object] | None:
+    """What /readyz says; None where nothing listens; raises UnhealthyError for no answer."""
     host, port = split_address(monitor, key)
     host = _EVERY_ADDRESS.get(host, host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"

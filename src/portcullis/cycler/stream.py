@@ -16,6 +16,7 @@ from portcullis.cycler.carousel import Carousel, Picks
 from portcullis.cycler.config import StreamConfig
 from portcullis.cycler.cycles import CycleCounter
 from portcullis.cycler.follower import DatabaseClock
+from portcullis.cycler.history import History
 from portcullis.cycler.link import Link, LinkState
 from portcullis.cycler.pacer import MAX_PACKETS_PER_MESSAGE, Pacer
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
@@ -73,6 +74,7 @@ class Stream:
         self.aired: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self._cycles = CycleCounter()
+        self._history = History()
         self._engine = engine
         self._holder = holder
         self._clock = clock
@@ -201,6 +203,7 @@ class Stream:
         await self._hear_of_airings()
         position = _position_of(note)
         self._cycles.total = max(self._cycles.total, _cycles_of(note))
+        self._history.take_over(note)
         self.carousel.place(self._clock.now(), self._clock.wall(), position)
         give_back()
         self.carousel.position = position
@@ -237,14 +240,34 @@ class Stream:
         return take_lease(self._engine, self.config.lease, self._holder, LEASE_TTL, note)
 
     def _note(self) -> str:
-        carousel = self.carousel
+        """What is kept with the lease: for the next holder, and for people (store/streams.py)."""
+        carousel, now = self.carousel, self._clock.now()
+        allocated_kbit_s = self.link.allocated_kbit_s if self.link.ready else 0
+        self._history.note(self._clock.wall(), self.aired["packets"], allocated_kbit_s)
         return json.dumps(
             {
                 "position": carousel.position,
                 "revision": carousel.revision,
                 "cycles": self._cycles.total,
-                "cycle_s": carousel.cycle_s(self._clock.now()),
-            }
+                "cycle_s": carousel.cycle_s(now),
+                "mux": self.config.mux,
+                "link": self.link.state.value,
+                "asked_kbit_s": self.config.bandwidth_kbit_s,
+                "allocated_kbit_s": allocated_kbit_s,
+                "first_waiting": carousel.first_size,
+                "classes": [
+                    {
+                        "name": one.name,
+                        "every_s": float(one.every),
+                        "airings": one.airings,
+                        "emms": carousel.size(index),
+                        "stretch": round(carousel.stretch(index, now), 3),
+                    }
+                    for index, one in enumerate(self.config.classes)
+                ],
+                "history": self._history.rows(),
+            },
+            separators=(",", ":"),
         )
 
     def _send(self, picks: Picks, wall: float) -> None:

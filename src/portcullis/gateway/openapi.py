@@ -32,6 +32,7 @@ _REFUSALS = {
     "removeentitlement": ("unknown_device", "device_not_active", "unknown_product"),
     "generateosm": ("unknown_device", "device_not_active", "invalid_window", "text_too_long"),
     "removeosm": ("unknown_message",),
+    "rehit": ("unknown_device",),
 }
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "adddevice": {"device_id": "1234567890"},
@@ -48,6 +49,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "duration_s": 30,
     },
     "removeosm": {"message_id": 42},
+    "rehit": {"device_id": "1234567890"},
 }
 
 
@@ -76,6 +78,7 @@ def document() -> dict[str, Any]:
                                 "message": "show and remove messages",
                                 "product": "change the catalogue",
                                 "read": "read requests, devices and the catalogue",
+                                "rehit": "have what a device is to hold sent again",
                             },
                         }
                     },

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
 from msgspec import Meta
@@ -102,6 +103,12 @@ class RemoveOsm(Order, frozen=True, kw_only=True, tag="removeosm"):
     message_id: MessageId
 
 
+class Rehit(Order, frozen=True, kw_only=True, tag="rehit"):
+    """Send again now all that the box is to hold; nothing that it may see changes."""
+
+    device_id: DeviceId
+
+
 class ProductBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A product of the catalogue."""
 
@@ -115,6 +122,7 @@ ORDERS: Mapping[str, tuple[type[Order], str]] = {
     "removeentitlement": (RemoveEntitlement, "entitlement"),
     "generateosm": (GenerateOsm, "message"),
     "removeosm": (RemoveOsm, "message"),
+    "rehit": (Rehit, "rehit"),
 }
 """Each call: its shape, and the scope it needs."""
 
@@ -167,6 +175,19 @@ def read_product(caller: Caller, product_id: str, raw: bytes) -> NewRequest:
     except Refusal as refusal:
         return _refused(caller, "putproduct", raw, {}, refusal)
     return NewRequest(caller.client_id, None, "putproduct", {"name": body.name}, product_id=number)
+
+
+def rehit_order(client_id: str, device_id: int, by: str) -> NewRequest:
+    """A re-hit that a person asks for; `by` stands in its record."""
+    body = {"device_id": str(device_id), "by": by}
+    return NewRequest(
+        client_id,
+        uuid4().hex,
+        "rehit",
+        body,
+        body_hash=body_hash("rehit", body),
+        device_id=device_id,
+    )
 
 
 def _read_fields(caller: Caller, kind: str, raw: bytes, fields: dict[str, Any]) -> NewRequest:

@@ -29,7 +29,7 @@ from joserfc.jws import JWSRegistry
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.jwks import KeyCache
 
-SCOPES = ("device", "entitlement", "message", "product", "read")
+SCOPES = ("device", "entitlement", "message", "product", "read", "rehit")
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
 
 _KEY_TYPE = {"ES256": "EC", "EdDSA": "OKP", "RS256": "RSA"}

@@ -68,6 +68,7 @@ class Device:
     windows: dict[int, tuple[datetime, datetime | None] | None] = field(default_factory=dict)
     loses_all: bool = False  # before `windows` are written
     removed_messages_below: int = 0  # messages of orders before this one end
+    is_rehit: bool = False  # its messages are sealed again, too
     has_work: bool = False
     wanted: int = 0
     state_wanted: int = 0
@@ -99,6 +100,7 @@ class Group:
     products: dict[int, str]
     removed_messages: set[int] = field(default_factory=set)
     named_products: dict[int, bool] = field(default_factory=dict)  # product → is new
+    awaits_resync: bool = False  # restored: what the tables say may have been revoked since
 
     def apply(self, request: Request) -> Effect:
         """Apply one order; raises Refusal, and then nothing has changed."""
@@ -223,6 +225,18 @@ def _remove_osm(group: Group, request: Request) -> Effect:
     return Effect(device.device_id, device.raise_wanted(group.now, state=False), message.message_id)
 
 
+def _rehit(group: Group, request: Request) -> Effect:
+    device = group.devices.get(_given(request.device_id))
+    if device is None:
+        raise Refusal("unknown_device", f"device {request.device_id} was never added")
+    if group.awaits_resync:
+        raise Refusal(
+            "not_permitted", "the database was restored: the SMS repeats its orders first"
+        )
+    device.is_rehit = True
+    return Effect(device.device_id, device.raise_wanted(group.now, state=True))
+
+
 def _put_product(group: Group, request: Request) -> Effect:
     product_id = _given(request.product_id)
     is_new = product_id not in group.products
@@ -238,6 +252,7 @@ _RULES: Mapping[str, Callable[[Group, Request], Effect]] = {
     "removeentitlement": _remove_entitlement,
     "generateosm": _generate_osm,
     "removeosm": _remove_osm,
+    "rehit": _rehit,
     "putproduct": _put_product,
 }
 KINDS: Sequence[str] = tuple(_RULES)

@@ -80,7 +80,7 @@ def record_key_event(connection: Connection, event: str, **detail: object) -> No
             chain_seq=seq,
             at=database_now(connection),
             event=event,
-            actor=_actor(),
+            actor=actor(),
             detail=json.dumps(_sorted(detail), ensure_ascii=False),
         )
     )
@@ -100,7 +100,7 @@ def _sorted(detail: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _actor() -> str:
+def actor() -> str:
     """Who this process runs as: "user@host"."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name

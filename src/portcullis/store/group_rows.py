@@ -7,7 +7,9 @@ from sqlalchemy import Column, Connection, Row, Table, delete, or_, select, tupl
 
 from portcullis.store.applying import Device, Group, Refusal, Request
 from portcullis.store.database import chunked, database_now, upsert
+from portcullis.store.recovery import is_recovering
 from portcullis.store.schema import (
+    AGAIN,
     PRIORITY_ORDER,
     device_work,
     devices,
@@ -95,6 +97,7 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
                 {r.product_id for r in valid if r.product_id is not None},
             )
         },
+        awaits_resync=any(r.kind == "rehit" for r in valid) and is_recovering(connection),
     )
 
 
@@ -123,6 +126,7 @@ def save(connection: Connection, group: Group) -> None:
     _write_devices(connection, [device for device in raised if device.is_changed])
     _write_entitlements(connection, raised)
     _remove_messages(connection, group, raised)
+    _seal_messages_again(connection, group, raised)
     # A plain insert for what is new: another gateway's row is a duplicate key, not overwritten.
     fresh = [_work_row(device) for device in raised if not device.has_work]
     for chunk in chunked(fresh, _STATEMENT_ROWS):
@@ -205,6 +209,25 @@ def _remove_messages(connection: Connection, group: Group, raised: Sequence[Devi
                 )
                 .values(removed_at=group.now)
             )
+
+
+def _seal_messages_again(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
+    """Have the messages of re-hit devices sealed anew, and the withdrawals of those removed."""
+    ids = [device.device_id for device in raised if device.is_rehit]
+    if not ids:
+        return
+    shown = messages.c
+    of_them = (shown.device_id.in_(ids), shown.expires_at > group.now)
+    connection.execute(
+        update(messages)
+        .where(*of_them, shown.removed_at.is_(None), shown.sealed == 1)
+        .values(sealed=AGAIN)
+    )
+    connection.execute(
+        update(messages)
+        .where(*of_them, shown.removed_at.is_not(None), shown.withdrawal_sealed == 1)
+        .values(withdrawal_sealed=AGAIN)
+    )
 
 
 def _work_row(device: Device) -> dict[str, object]:

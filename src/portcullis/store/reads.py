@@ -95,6 +95,17 @@ def request_by_transaction(
     )
 
 
+def requests_where(
+    engine: Engine, condition: ColumnElement[bool], latest: int
+) -> list[RequestRecord]:
+    """The `latest` requests of which something holds, newest first."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(requests).where(condition).order_by(requests.c.request_id.desc()).limit(latest)
+        ).all()
+        return [_record(connection, row) for row in rows]
+
+
 def clients_with(engine: Engine, transaction_id: str) -> list[str]:
     """The clients that have used a transaction id; reads the whole index."""
     with engine.connect() as connection:

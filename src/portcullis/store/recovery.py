@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, func, select, text, tuple_, update
+from sqlalchemy import Connection, Engine, func, select, text, tuple_, update
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import begin_series, record_key_event
@@ -72,6 +72,12 @@ def _skip_message_ids(engine: Engine) -> None:
         ).scalar_one()
         first = max(int(highest), int(coming)) + _LOST_MESSAGES
         connection.execute(text(f"ALTER TABLE messages AUTO_INCREMENT = {first}"))
+
+
+def is_recovering(connection: Connection) -> bool:
+    """Whether the SMS still has to repeat its orders after a restore."""
+    pending = select(recoveries.c.recovery_id).where(recoveries.c.resynchronised_at.is_(None))
+    return connection.execute(pending.limit(1)).first() is not None
 
 
 def open_recovery(engine: Engine) -> Recovery | None:

@@ -155,6 +155,9 @@ products = Table(
     CheckConstraint("product_id BETWEEN 1 AND 65535", name="product_id"),
 )
 
+AGAIN = 2
+"""In `sealed` and `withdrawal_sealed`: it is, and is to be sealed once more (a re-hit)."""
+
 # gateway; emmg sets sealed and withdrawal_sealed; scheduler deletes those long over.
 messages = Table(
     "messages",

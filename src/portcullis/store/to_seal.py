@@ -12,7 +12,9 @@ from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.bulk import get, is_one_of
 from portcullis.store.database import database_now
 from portcullis.store.keys import device_keys_of
-from portcullis.store.schema import devices, entitlements, keys, messages
+from portcullis.store.schema import AGAIN, devices, entitlements, keys, messages
+
+_TO_SEAL = (0, AGAIN)
 
 
 class Window(NamedTuple):
@@ -103,11 +105,11 @@ def _texts(
             is_one_of(messages.c.device_id, device_ids),
             messages.c.expires_at > now,
             or_(
-                and_(messages.c.sealed == 0, messages.c.removed_at.is_(None)),
+                and_(messages.c.sealed.in_(_TO_SEAL), messages.c.removed_at.is_(None)),
                 and_(
-                    messages.c.sealed == 1,
+                    messages.c.sealed != 0,
                     messages.c.removed_at.is_not(None),
-                    messages.c.withdrawal_sealed == 0,
+                    messages.c.withdrawal_sealed.in_(_TO_SEAL),
                 ),
             ),
         )
