@@ -17,6 +17,8 @@ from portcullis.cli.agreement import check_ca_system_id
 from portcullis.cli.audit import audit
 from portcullis.cli.ca import ca
 from portcullis.cli.clients import clients
+from portcullis.cli.completion import completion
+from portcullis.cli.console import console
 from portcullis.cli.context import Context, Instant, Pid, common_options, to_json
 from portcullis.cli.db import db
 from portcullis.cli.devices import devices
@@ -70,6 +72,8 @@ cli.add_command(devices)
 cli.add_command(devices, "device")
 cli.add_command(requests, "request")
 cli.add_command(status)
+cli.add_command(console)
+cli.add_command(completion)
 cli.add_command(health)
 
 

@@ -1,5 +1,7 @@
 """`portcullis device …`: what an operator asks of, and does to, single boxes."""
 
+from uuid import uuid4
+
 import click
 
 from portcullis.cli.context import Context, common_options
@@ -60,7 +62,9 @@ def rehit(context: Context, device_id: int) -> None:
     """
     by = actor()
     with context.database() as engine:
-        (result,) = apply_requests(engine, [rehit_order(_CLIENT, device_id, by)], writer="operator")
+        (result,) = apply_requests(
+            engine, [rehit_order(_CLIENT, device_id, by, uuid4().hex)], writer="operator"
+        )
     if isinstance(result, Refused):
         raise click.ClickException(result.detail)
     context.show({"request_id": result.request_id, "accepted_at": result.accepted_at, "by": by})

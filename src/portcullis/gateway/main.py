@@ -11,6 +11,8 @@ from starlette.routing import BaseRoute
 
 from portcullis.gateway.api import Api
 from portcullis.gateway.config import GatewayConfig
+from portcullis.gateway.console.pages import Console
+from portcullis.gateway.console.people import People
 from portcullis.gateway.http import GatewayProtocol
 from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Throttle
@@ -68,7 +70,8 @@ async def main(source: ConfigSource) -> None:
             service.checks["writer"] = lambda: "it has ended" if writer.ended.is_set() else None
             service.checks["authorization server"] = keys.check
             service.notices["request log"] = request_log.notice
-            server = serve_app(api.app(routes), GatewayProtocol)
+            console = Console(engine, writer, request_log, People(Path(config.oauth_dir)))
+            server = serve_app(api.app([*routes, *console.routes()]), GatewayProtocol)
             serving = asyncio.create_task(server.serve([listener]))
             fetching = asyncio.create_task(_keep_keys(keys))
             logging_on = asyncio.create_task(_keep_log(request_log))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import uuid4
 
 import msgspec
 from msgspec import Meta
@@ -177,12 +176,12 @@ def read_product(caller: Caller, product_id: str, raw: bytes) -> NewRequest:
     return NewRequest(caller.client_id, None, "putproduct", {"name": body.name}, product_id=number)
 
 
-def rehit_order(client_id: str, device_id: int, by: str) -> NewRequest:
+def rehit_order(client_id: str, device_id: int, by: str, transaction_id: str) -> NewRequest:
     """A re-hit that a person asks for; `by` stands in its record."""
     body = {"device_id": str(device_id), "by": by}
     return NewRequest(
         client_id,
-        uuid4().hex,
+        transaction_id,
         "rehit",
         body,
         body_hash=body_hash("rehit", body),

@@ -154,10 +154,10 @@ def _decode(token: str, key: Key, algorithm: str) -> Mapping[str, Any]:
 def signing_key(directory: Path) -> ECKey:
     """The built-in server's ES256 key; made, mode 0600, when there is none."""
     path = directory / "signing-key.json"
-    with _locked(directory):
+    with locked(directory):
         if not path.exists():
             key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
-            _write_private(path, msgspec.json.encode(key.as_dict(private=True)))
+            write_private(path, msgspec.json.encode(key.as_dict(private=True)))
     return ECKey.import_key(msgspec.json.decode(path.read_bytes(), type=dict[str, Any]))
 
 
@@ -196,7 +196,7 @@ class Client(msgspec.Struct, frozen=True):
 
     def has_secret(self, secret: str) -> bool:
         """Whether this is the client's secret."""
-        return hmac.compare_digest(_scrypt(secret, bytes.fromhex(self.salt)), self.secret_hash)
+        return hmac.compare_digest(scrypt_hash(secret, bytes.fromhex(self.salt)), self.secret_hash)
 
 
 class ClientRegister:
@@ -221,36 +221,38 @@ class ClientRegister:
             raise ValueError(f"unknown scope: {', '.join(sorted(unknown))}")
         client_id, secret = f"sms-{secrets.token_hex(6)}", secrets.token_urlsafe(32)
         salt = secrets.token_bytes(16)
-        client = Client(name, tuple(sorted(scopes)), salt.hex(), _scrypt(secret, salt))
-        with _locked(self._directory):
+        client = Client(name, tuple(sorted(scopes)), salt.hex(), scrypt_hash(secret, salt))
+        with locked(self._directory):
             self._write(self.all() | {client_id: client})
         return client_id, secret
 
     def remove(self, client_id: str) -> bool:
         """Strike a client off; its tokens live on until they expire. False: not there."""
-        with _locked(self._directory):
+        with locked(self._directory):
             clients = self.all()
             found = clients.pop(client_id, None) is not None
             self._write(clients)
         return found
 
     def _write(self, clients: Mapping[str, Client]) -> None:
-        _write_private(self._path, msgspec.json.format(msgspec.json.encode(clients)))
+        write_private(self._path, msgspec.json.format(msgspec.json.encode(clients)))
 
 
-def _scrypt(secret: str, salt: bytes) -> str:
+def scrypt_hash(secret: str, salt: bytes) -> str:
+    """What is kept of a secret: 64 bytes in hex."""
     return hashlib.scrypt(secret.encode(), salt=salt, n=2**14, r=8, p=1).hex()
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
+    """Keep others from writing into a directory, which is made if there is none."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
     """Replace a file at once, readable by its owner alone."""
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)

@@ -7,8 +7,14 @@ from typing import Any
 from sqlalchemy import Engine, Row, select
 
 from portcullis.store.failures import work_of
-from portcullis.store.reads import DeviceRecord, RequestRecord, device_record, requests_where
-from portcullis.store.schema import products, requests
+from portcullis.store.reads import (
+    DeviceRecord,
+    RequestRecord,
+    device_record,
+    request_by_transaction,
+    requests_where,
+)
+from portcullis.store.schema import devices, products, requests
 from portcullis.store.streams import NextAiring, next_airings, stream_figures
 
 _RECENT = 20_000
@@ -52,6 +58,24 @@ def device_life(engine: Engine, device_id: int, latest: int) -> DeviceLife | Non
         requests_where(engine, requests.c.device_id == device_id, latest),
         {row.product_id: row.name for row in names},
     )
+
+
+def is_known(engine: Engine, device_id: int) -> bool:
+    """Whether a device was ever added."""
+    with engine.connect() as connection:
+        found = select(devices.c.device_id).where(devices.c.device_id == device_id)
+        return connection.execute(found).first() is not None
+
+
+def requests_of_transaction(engine: Engine, transaction_id: str) -> list[RequestRecord]:
+    """The request that each client has made under a transaction id.
+
+    The clients are few and found by skipping through an index; no index begins with the id.
+    """
+    with engine.connect() as connection:
+        clients = connection.execute(select(requests.c.client_id).distinct()).scalars().all()
+    found = (request_by_transaction(engine, client, transaction_id) for client in sorted(clients))
+    return [record for record in found if record is not None]
 
 
 def recent_refusals(engine: Engine, latest: int) -> Sequence[Row[Any]]:
