@@ -8,6 +8,7 @@ TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc age
 TEST_PACKAGES += gcc libc6-dev wrk
 TEST_PACKAGES += systemd prometheus-node-exporter prometheus-mysqld-exporter prometheus-blackbox-exporter
 DEMO_PACKAGES := ffmpeg
+IMAGE_PACKAGES := buildah debootstrap
 BENCH_PACKAGES := mariadb-server openssl wrk gcc libc6-dev softhsm2
 
 .DEFAULT_GOAL := help
@@ -39,6 +40,41 @@ test-faults: setup ## The proofs of docs/reliability.md in full, and its table o
 .PHONY: test-monitoring
 test-monitoring: setup ## A head-end broken for real, until the right alert comes and goes: minutes
 	$(BIN)/pytest -n 0 -m monitoring tests/system/test_monitoring.py
+
+.PHONY: test-image
+test-image: image ## The image held against the project, and run with a read-only root
+	$(BIN)/pytest -n 0 -m image tests/delivery/test_image.py
+
+.PHONY: test-integration
+test-integration: setup ## Services against real databases and peers; the manifests and the pipeline
+	$(BIN)/pytest tests/integration tests/delivery
+
+.PHONY: test-system
+test-system: setup ## The whole head-end, and the short forms of the proofs of docs/reliability.md
+	$(BIN)/pytest tests/system tests/faults
+
+.PHONY: checkov
+checkov: setup ## Manifests, Containerfile and workflows by checkov, in a tool environment of its own
+	@tools/checkov.sh
+
+.PHONY: deploy undeploy deploy-finish smoke
+deploy: setup ## Roll out IMAGE by OVERLAY (docs/operations/delivery.md)
+	@PATH="$$PWD/$(BIN):$$PATH" tools/deploy.sh roll-out "$$OVERLAY" "$$IMAGE"
+undeploy: setup ## Back to the release before
+	@PATH="$$PWD/$(BIN):$$PATH" tools/rollout.sh undo
+deploy-finish: setup ## The last step of a roll-out: no way back after it
+	@PATH="$$PWD/$(BIN):$$PATH" tools/deploy.sh finish "$$OVERLAY" "$$IMAGE"
+smoke: setup ## The ledger check against a head-end that runs: CLIENT, BOXES, STREAM
+	@$(BIN)/python -m demo.against --client "$$CLIENT" --boxes "$$BOXES" --stream "$$STREAM"
+
+.PHONY: image
+image: setup ## The container image of the services, and its bill of materials, in var/image
+	@tools/setup.sh $(IMAGE_PACKAGES)
+	@tools/image.sh build
+
+.PHONY: sbom
+sbom: setup ## The CycloneDX bill of materials of the locked packages: var/sbom.cdx.json
+	@mkdir -p var && $(BIN)/python tools/sbom.py > var/sbom.cdx.json
 
 .PHONY: lint
 lint: setup ## ruff, mypy, import contracts, dependencies, spelling
@@ -82,6 +118,11 @@ lock: setup ## Pin the newest allowed versions into requirements/
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+	echo hatchling | $(BIN)/uv pip compile - --constraints requirements/dev.txt \
+	    --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/build.txt
+	echo checkov | $(BIN)/uv pip compile - --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/checkov.txt
 	$(BIN)/uv pip compile pyproject.toml --extra bench --constraints requirements/dev.txt \
 	    --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/bench.txt

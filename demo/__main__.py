@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,16 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from demo.headend import HeadEnd, make_boxes, make_stream
-from demo.ledger import rfc3339
-from demo.sms import Outcome, SmsClient, play
+from demo.ledger import agrees, brief, rfc3339
+from demo.sms import Outcome, SmsClient, play, until_on_air
 from samples.make_day import BOXES, PRODUCTS
 
 HOME = Path("var/demo")
 DAY = Path("samples/day.jsonl")
 PLAY_S = 75.0
-ON_AIR_TIMEOUT_S = 60.0
 CA_SYSTEM_ID = 0xFFF0
-_GONE = {"on_air", "superseded", "expired"}
 
 console = Console()
 
@@ -90,7 +87,7 @@ async def _order(day: list[dict[str, Any]]) -> tuple[Outcome, list[dict[str, Any
         orders = progress.add_task("orders of the day", total=len(day))
         outcome = await play(client, day, PLAY_S, lambda: progress.advance(orders))
         on_air = progress.add_task("boxes with all on air", total=len(outcome.last_request))
-        await _until_on_air(client, outcome, lambda: progress.advance(on_air))
+        await until_on_air(client, outcome, lambda: progress.advance(on_air))
         read = progress.add_task("reading each order's life", total=len(outcome.accepted))
         lives = await _lives(client, outcome, lambda: progress.advance(read))
     await client.close()
@@ -98,27 +95,6 @@ async def _order(day: list[dict[str, Any]]) -> tuple[Outcome, list[dict[str, Any
     as_of = datetime.now(UTC).replace(microsecond=0)
     await asyncio.sleep(2.5)
     return outcome, lives, as_of
-
-
-async def _until_on_air(client: SmsClient, outcome: Outcome, tick: Callable[[], None]) -> None:
-    """Wait until the last order of every box is on air, and every message is."""
-    texts = {a["request_id"] for a in outcome.accepted.values() if "message_id" in a}
-    waiting = [*outcome.last_request.values(), *texts]
-    end = time.monotonic() + ON_AIR_TIMEOUT_S
-    boxes = set(outcome.last_request.values())
-    while waiting:
-        still = []
-        for request_id in waiting:
-            status = (await client.call("GET", f"/requests/{request_id}")).json()["status"]
-            if status not in _GONE:
-                still.append(request_id)
-            elif request_id in boxes:
-                boxes.discard(request_id)
-                tick()
-        if still and time.monotonic() > end:
-            raise SystemExit(f"not on air after {ON_AIR_TIMEOUT_S:.0f} s: {still[:5]}")
-        waiting = still
-        await asyncio.sleep(0.2 if still else 0)
 
 
 async def _lives(
@@ -158,7 +134,7 @@ def _report(
 ) -> dict[str, Any]:
     ledger = json.loads((HOME / "ledger.json").read_text(encoding="utf-8"))
     boxes = {device_id: box for device_id, box in ledger.items() if device_id != "as_of"}
-    agree = sum(_agrees(box, seen["boxes"][device_id]) for device_id, box in boxes.items())
+    agree = sum(agrees(box, seen["boxes"][device_id]) for device_id, box in boxes.items())
     aired = [order for order in orders if order["status"] == "on_air"]
     latencies = sorted(
         (_moment(order["on_air_at"]) - _moment(order["accepted_at"])) / timedelta(milliseconds=1)
@@ -180,10 +156,6 @@ def _report(
     }
 
 
-def _agrees(ordered: dict[str, Any], held: dict[str, Any]) -> bool:
-    return all(ordered[name] == held[name] for name in ("status", "products", "messages"))
-
-
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
@@ -197,9 +169,9 @@ def _show(report: dict[str, Any], outcome: Outcome, seen: dict[str, Any]) -> int
         if device_id == "as_of":
             continue
         held = seen["boxes"][device_id]
-        agrees = _agrees(box, held)
-        if number < 10 or not agrees:  # noqa: PLR2004 (as the title says)
-            table.add_row(device_id, _brief(box), _brief(held), "agrees" if agrees else "DIFFERS")
+        same = agrees(box, held)
+        if number < 10 or not same:  # noqa: PLR2004 (as the title says)
+            table.add_row(device_id, brief(box), brief(held), "agrees" if same else "DIFFERS")
     console.print(table)
     figures = Table("figure", "value")
     for group, values in report.items():
@@ -215,11 +187,6 @@ def _show(report: dict[str, Any], outcome: Outcome, seen: dict[str, Any]) -> int
     good = boxes["agree"] == boxes["total"] and not outcome.surprises
     console.print("All boxes agree with the ledger." if good else "THE BOXES DO NOT AGREE.")
     return 0 if good else 1
-
-
-def _brief(box: dict[str, Any]) -> str:
-    products = " ".join(box["products"])
-    return f"{box['status']}: {products or '–'}; {len(box['messages'])} messages"
 
 
 if __name__ == "__main__":

@@ -85,3 +85,14 @@ class Ledger:
 def rfc3339(moment: datetime) -> str:
     """UTC with a Z, in whole seconds."""
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def agrees(ordered: dict[str, Any], held: dict[str, Any]) -> bool:
+    """Whether a box, as stbsim reports it, holds what the ledger says."""
+    return all(ordered[name] == held[name] for name in ("status", "products", "messages"))
+
+
+def brief(box: dict[str, Any]) -> str:
+    """A box of either in one line."""
+    products = " ".join(box["products"])
+    return f"{box['status']}: {products or '–'}; {len(box['messages'])} messages"

@@ -15,6 +15,8 @@ import httpx
 
 from demo.ledger import Ledger
 
+ON_AIR_TIMEOUT_S = 60.0
+_GONE = {"on_air", "superseded", "expired"}
 _UNIT_S = {"s": 1, "h": 3600, "d": 86400}
 _RELATIVE = re.compile(r"([+-]\d+)([shd])")
 _TIMES = ("starts_at", "ends_at", "expires_at")
@@ -129,3 +131,24 @@ def _book(
         outcome.sent += 1
     if got != expect:
         outcome.surprises.append(f"{transaction_id} {op}: expected {expect}, got {got}")
+
+
+async def until_on_air(client: SmsClient, outcome: Outcome, tick: Callable[[], None]) -> None:
+    """Wait until the last order of every box is on air, and every message is."""
+    texts = {a["request_id"] for a in outcome.accepted.values() if "message_id" in a}
+    waiting = [*outcome.last_request.values(), *texts]
+    end = time.monotonic() + ON_AIR_TIMEOUT_S
+    boxes = set(outcome.last_request.values())
+    while waiting:
+        still = []
+        for request_id in waiting:
+            status = (await client.call("GET", f"/requests/{request_id}")).json()["status"]
+            if status not in _GONE:
+                still.append(request_id)
+            elif request_id in boxes:
+                boxes.discard(request_id)
+                tick()
+        if still and time.monotonic() > end:
+            raise SystemExit(f"not on air after {ON_AIR_TIMEOUT_S:.0f} s: {still[:5]}")
+        waiting = still
+        await asyncio.sleep(0.2 if still else 0)
