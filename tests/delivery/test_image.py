@@ -120,7 +120,7 @@ def test_no_secret_of_the_build_is_in_it(root: Path) -> None:
     assert "PIP_" not in story
     assert "cert =" not in story
     keys = subprocess.run(
-        ["grep", "-rlE", "^-----BEGIN [A-Z ]*PRIVATE KEY-----", "opt", "etc", "root", "var/lib"],
+        ["grep", "-rIlE", "^-----BEGIN [A-Z ]*PRIVATE KEY-----", "opt", "etc", "root", "var/lib"],
         cwd=root,
         check=False,
         capture_output=True,
