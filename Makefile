@@ -50,8 +50,8 @@ test-integration: setup ## Services against real databases and peers; the manife
 	$(BIN)/pytest tests/integration tests/delivery
 
 .PHONY: test-system
-test-system: setup ## The whole head-end, and the short forms of the proofs of docs/reliability.md
-	$(BIN)/pytest tests/system tests/faults
+test-system: setup ## The whole head-end, the short forms of the proofs, the benchmarks' own checks
+	$(BIN)/pytest tests/system tests/faults tests/bench
 
 .PHONY: checkov
 checkov: setup ## Manifests, Containerfile and workflows by checkov, in a tool environment of its own

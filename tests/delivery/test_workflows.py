@@ -111,9 +111,11 @@ def test_each_step_is_a_make_target_or_needs_the_outside() -> None:
     assert {"checkov", "deploy", "smoke", "undeploy", "deploy-finish"} <= named
 
 
-@pytest.mark.parametrize("folder", ["unit", "integration", "delivery", "system", "faults"])
-def test_every_test_is_in_a_target_of_ci(folder: str) -> None:
-    """The folders of tests/, each in a target that ci.yml names."""
+@pytest.mark.parametrize(
+    "folder", sorted({one.parent for one in Path("tests").glob("*/test_*.py")})
+)
+def test_every_test_is_in_a_target_of_ci(folder: Path) -> None:
+    """Each folder of tests is in a target that ci.yml names."""
     [ci] = [job for file, _, job in jobs() if file.name == "ci.yml"]
     makefile = Path("Makefile").read_text()
     recipes = [
@@ -121,9 +123,7 @@ def test_every_test_is_in_a_target_of_ci(folder: str) -> None:
         for target in ci["strategy"]["matrix"]["target"]
         for recipe in re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     ]
-    assert any(f"tests/{folder}" in recipe.split() for recipe in recipes)
-    tested = {one.parent.name for one in Path("tests").glob("*/test_*.py")}
-    assert tested == {"unit", "integration", "delivery", "system", "faults"}
+    assert any(str(folder) in recipe.split() for recipe in recipes)
 
 
 def test_production_comes_after_staging_and_nothing_after_a_failed_smoke_test() -> None:
