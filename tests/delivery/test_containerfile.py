@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -130,4 +131,5 @@ def test_the_bill_of_materials_lists_every_package_of_the_lock() -> None:
     own = bom["metadata"]["component"]
     assert (own["name"], own["type"]) == ("portcullis-cas", "application")
     [ours] = [one for one in bom["dependencies"] if one["ref"] == own["bom-ref"]]
-    assert len(ours["dependsOn"]) == 23
+    named = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+    assert len(ours["dependsOn"]) == len(named)
