@@ -68,3 +68,8 @@ DEGRADED = gauge(
     "check",
 )
 BUILD = gauge("portcullis_build_info", "1; its label says which release runs", "version")
+CERTIFICATE_EXPIRES = gauge(
+    "portcullis_tls_certificate_expires_timestamp_seconds",
+    "When a link's certificate ends, or what issued it, or the last of the CAs it believes",
+    "table",
+)

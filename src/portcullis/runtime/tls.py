@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from portcullis.runtime.config import ConfigError, Section
 from portcullis.runtime.logging import get_logger
+from portcullis.runtime.metrics import CERTIFICATE_EXPIRES
 
 log = get_logger("portcullis.tls")
 
@@ -128,11 +129,11 @@ class TlsFiles:
                     f"{self._where}.{name}: {path} cannot be read: {error.strerror}"
                 ) from error
         try:
-            x509.load_pem_x509_certificates(data["ca_file"])
+            authorities = x509.load_pem_x509_certificates(data["ca_file"])
         except ValueError as error:
             raise ConfigError(f"{self._where}.ca_file: holds no certificate") from error
         try:
-            certificate = x509.load_pem_x509_certificates(data["cert_file"])[0]
+            certificate, *issuers = x509.load_pem_x509_certificates(data["cert_file"])
         except ValueError as error:
             raise ConfigError(f"{self._where}.cert_file: holds no certificate") from error
         try:
@@ -143,4 +144,7 @@ class TlsFiles:
         public = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         if key.public_key().public_bytes(*public) != certificate.public_key().public_bytes(*public):
             raise ConfigError(f"{self._where}: key_file is not the key of cert_file")
+        ends = [one.not_valid_after_utc for one in (certificate, *issuers)]
+        ends.append(max(one.not_valid_after_utc for one in authorities))
+        CERTIFICATE_EXPIRES.labels(self._where).set(min(ends).timestamp())
         return Pem(data["ca_file"], data["cert_file"], data["key_file"])
