@@ -78,8 +78,7 @@ GRANT SELECT ON rotations TO portcullis_keys@'%';
 -- … and `portcullis device blacklist|rehit`: an order, as the gateway writes it, and nothing else.
 GRANT SELECT, INSERT ON requests TO portcullis_keys@'%';
 GRANT SELECT, INSERT ON transactions TO portcullis_keys@'%';
-GRANT SELECT, INSERT, UPDATE (active, added_at, removed_at, blacklisted_at) ON devices
-    TO portcullis_keys@'%';
+GRANT SELECT, INSERT, UPDATE ON devices TO portcullis_keys@'%';
 GRANT SELECT, DELETE ON entitlements TO portcullis_keys@'%';
 GRANT SELECT ON products TO portcullis_keys@'%';
 GRANT SELECT, UPDATE (removed_at, sealed, withdrawal_sealed) ON messages TO portcullis_keys@'%';

@@ -2,16 +2,21 @@
 
 import subprocess
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pymysql
 import pytest
 from evidence_log import auditor, order, verify
+from sqlalchemy import select, update
 
-from portcullis.store.database import engine_for
+from portcullis.scheduler.blacklist import blacklist
+from portcullis.store.blacklist import repair_number, set_blacklisted
+from portcullis.store.database import engine_for, writing
 from portcullis.store.rights import active_rights
-from portcullis.store.schema import metadata
+from portcullis.store.schema import device_work, entitlements, messages, metadata
 from tests.cluster import DEPLOY, HOST, Cluster
+from tests.integration.scheduler_bench import Bench, ChainMaker
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -225,6 +230,32 @@ def test_the_auditor_keeps_and_verifies_the_record_with_a_user_that_only_reads(
     assert (report.findings, report.records) == ([], 2)
     assert list(active_rights(reader)) == []
     for engine in (gateway, reader):
+        engine.dispose()
+
+
+def test_a_box_is_shut_out_and_a_number_repaired_with_the_user_of_the_keys(
+    cluster: Cluster,
+) -> None:
+    """Its rights, its messages, its return, the chains that it knows."""
+    owner, keeper = (engine_for(cluster.url(f"portcullis_{name}")) for name in ("migrate", "keys"))
+    bench = Bench(owner)
+    bench.product()
+    bench.boxes(1, 2)
+    ahead = bench.now + timedelta(days=3650)
+    with writing(owner) as connection:
+        text = {"device_id": 1, "text": "t", "duration_s": 0, "position": 0, "priority": 0}
+        window = {"starts_at": bench.now, "expires_at": bench.now + timedelta(days=7), "wanted": 1}
+        connection.execute(messages.insert().values(text | window))
+        connection.execute(update(device_work).values(sequence=int(ahead.timestamp())))
+    assert blacklist(keeper, ChainMaker(), 1, epochs=64) == [7]
+    assert repair_number(keeper, 2) == 1
+    set_blacklisted(keeper, 1, is_blacklisted=False)
+    with keeper.connect() as connection:
+        removed = connection.execute(select(messages.c.removed_at)).scalar_one()
+        held = connection.execute(select(entitlements.c.device_id)).scalars().all()
+    assert removed is not None
+    assert held == [2]
+    for engine in (owner, keeper):
         engine.dispose()
 
 
