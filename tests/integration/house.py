@@ -39,6 +39,9 @@ listen = "unix:{home}/encryptor.sock"
 master_key_file = "{home}/master.json"
 [scheduler]
 encryptor = "unix:{home}/encryptor.sock"
+[auditor]
+dir = "{home}/audit"
+key_file = "{home}/key.pem"
 [mux]
 listen = "127.0.0.1:{mux}"
 input = "filler"

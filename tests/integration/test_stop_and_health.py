@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from evidence_log import verify
 from house import House, Room, held, wait_until
 from sqlalchemy import select
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from conftest import MariaDb
 
 pytestmark = pytest.mark.timeout(400)
-ROOMS = ("encryptor", "mux", "gateway", "emmg", "scheduler", "cycler")
+ROOMS = ("encryptor", "mux", "gateway", "emmg", "scheduler", "cycler", "auditor")
 
 
 @pytest.fixture
@@ -83,12 +84,14 @@ def wait_for_trouble(rooms: dict[str, Room], expected: dict[str, set[str]]) -> N
 
 
 def test_a_stop_leaves_nothing_behind(house: House, rooms: dict[str, Room]) -> None:
-    """Leases are free at once, and the multiplexer has been told before the connection went."""
+    """Leases are free at once, the multiplexer has been told, and every record is signed."""
     assert not any(ask_all(rooms).values())
-    for name in ("gateway", "cycler", "emmg", "scheduler", "mux", "encryptor"):
+    for name in ("gateway", "cycler", "emmg", "scheduler", "auditor", "mux", "encryptor"):
         assert rooms[name].end() == 0, rooms[name].log.read_text()[-2000:]
     assert "stream closed" in rooms["mux"].log.read_text()
     engine = engine_for(house.url)
+    report = verify(engine, house.home)
+    assert (report.findings, report.notes) == ([], [])
     with engine.connect() as connection:
         now = database_now(connection)
         expiry = dict(connection.execute(select(leases.c.name, leases.c.expires_at)).all())
@@ -105,7 +108,10 @@ def test_a_database_that_hangs_keeps_nobody(
         order = pool.submit(
             sms.post, "/removedevice", json={"transaction_id": "t2", "device_id": "7"}
         )
-        wait_for_trouble(rooms, lacking("database", "gateway", "emmg", "scheduler"))
+        wait_for_trouble(
+            rooms,
+            lacking("database", "gateway", "emmg", "scheduler") | lacking("record", "auditor"),
+        )
         assert end_all(rooms) == dict.fromkeys(ROOMS, 0)
         answer = order.result(20)
     assert answer.status_code == 503
@@ -119,7 +125,9 @@ def test_a_database_that_is_away_keeps_nobody(rooms: dict[str, Room], mariadb: "
     try:
         wait_for_trouble(
             rooms,
-            lacking("database", "gateway", "emmg", "scheduler") | lacking("feed", "cycler"),
+            lacking("database", "gateway", "emmg", "scheduler")
+            | lacking("feed", "cycler")
+            | lacking("record", "auditor"),
         )
         said = ask_all(rooms)
         assert (said["encryptor"], said["mux"]) == ({}, {})

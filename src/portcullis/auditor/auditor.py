@@ -11,7 +11,14 @@ from sqlalchemy import Engine
 from portcullis.auditor import metrics
 from portcullis.auditor.anchors import Anchor, Head
 from portcullis.auditor.chainlog import ChainLog, Keeping
-from portcullis.auditor.heads import HEADS, Signer, public_pem
+from portcullis.auditor.heads import (
+    HEADS,
+    KEY_CHANGE,
+    Signer,
+    key_id,
+    next_key_id,
+    public_pem,
+)
 from portcullis.runtime.chain import root_of
 from portcullis.runtime.config import ConfigError
 from portcullis.runtime.files import write_durably
@@ -42,7 +49,7 @@ class Auditor:
         keeping: Keeping = Keeping(),  # noqa: B008 (never changed)
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Raises ConfigError where another auditor keeps the same directory."""
+        """Raises ConfigError where another keeps the same directory, or the key is another."""
         self.trouble: dict[str, str] = {}
         self._engine = engine
         self._directory = directory
@@ -50,17 +57,26 @@ class Auditor:
         self._anchors = anchors
         self._keeping = keeping
         self._now = now
-        self._lock = _lock(directory)
-        write_durably(directory / PUBLIC_KEY, public_pem(signer.public), mode=0o644)
+        self._lock = lock_directory(directory)
         self._logs: dict[str, ChainLog] = {}
         self._pending: dict[str, list[bytes]] = {}  # leaves beyond what is signed
         self._anchored: dict[int, int] = {}
         self._open_heads()
+        last = self._heads.last
+        if last is not None and next_key_id(last.record) != key_id(signer.public):
+            self.close()
+            raise ConfigError(
+                f"auditor.key_file: the record in {directory} goes on with the key"
+                f" {next_key_id(last.record)}, not with {key_id(signer.public)}:"
+                " `portcullis audit rotate-key` changes it, and ends a change that was interrupted"
+            )
+        write_durably(directory / PUBLIC_KEY, public_pem(signer.public), mode=0o644)
 
     def _open_heads(self) -> None:
         self._heads = ChainLog(self._directory, HEADS, self._keeping)
         last = {} if self._heads.last is None else self._heads.last.record["head"]
         self._signed: dict[str, int] = dict(last.get("at", {}))
+        self._is_new_key = KEY_CHANGE in last
         for name in list(self._logs):  # their leaves are counted from what is signed
             self._logs.pop(name).close()
 
@@ -118,9 +134,12 @@ class Auditor:
         return opened
 
     def sign(self) -> bool:
-        """Sign how far the chains have come, where any has; returns whether one had."""
+        """Sign how far the chains have come, where any has; returns whether there was need to.
+
+        A new key signs at once: from then on it vouches for the heads before it.
+        """
         grown = {name: self._pending[name] for name in self._logs if self._pending[name]}
-        if not grown:
+        if not grown and not self._is_new_key:
             return False
         signed = dict(self._signed)
         heads = []
@@ -135,11 +154,7 @@ class Auditor:
                     "root": root_of(leaves).hex(),
                 }
             )
-        statement = {
-            "time": self._now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            "chains": heads,
-            "at": signed,
-        }
+        statement = {"time": head_time(self._now()), "chains": heads, "at": signed}
         record = self._signer.record(self._heads.seq + 1, self._heads.link, statement)
         try:
             self._heads.append([record])
@@ -149,6 +164,7 @@ class Auditor:
         for name in grown:
             self._pending[name] = []
         self._signed = signed
+        self._is_new_key = False
         metrics.HEADS.inc()
         return True
 
@@ -179,7 +195,13 @@ class Auditor:
         self._lock.close()
 
 
-def _lock(directory: Path) -> BinaryIO:
+def head_time(moment: datetime) -> str:
+    """As a head says when it was signed."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def lock_directory(directory: Path) -> BinaryIO:
+    """Keep every other auditor out until it is closed; raises ConfigError if one is in."""
     directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     lock = (directory / "lock").open("wb")
     try:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -156,14 +156,14 @@ FORMATS: Mapping[str, Callable[[Iterator[Proven], TextIO], int]] = {
 }
 
 
-def verify_export(file: Path, key: Ed25519PublicKey) -> Iterator[tuple[str, str | None]]:
+def verify_export(file: Path, keys: Sequence[Ed25519PublicKey]) -> Iterator[tuple[str, str | None]]:
     """For each record of an export: where it says it stands, and what is wrong, if anything.
 
-    Needs nothing but the file and the public key. Raises ExportError.
+    Needs nothing but the file and the public keys that signed it. Raises ExportError.
     """
     for number, row in enumerate(_rows(file), start=1):
         where = f"record {number} ({row.get('chain')}, number {row.get('seq')})"
-        yield where, _wrong(row, key)
+        yield where, _wrong(row, keys)
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
@@ -179,7 +179,12 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
         raise ExportError(f"{file}: cannot be read: {error}") from error
 
 
-def _wrong(row: Mapping[str, Any], key: Ed25519PublicKey) -> str | None:
+def _said(head: Line, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any] | None:
+    """The statement of a head that one of the keys has signed."""
+    return next((said for key in keys if (said := read_head(head, key)) is not None), None)
+
+
+def _wrong(row: Mapping[str, Any], keys: Sequence[Ed25519PublicKey]) -> str | None:
     try:
         content = str(row["content"]).encode()
         head = Line.parse(str(row["head"]).encode())
@@ -187,7 +192,8 @@ def _wrong(row: Mapping[str, Any], key: Ed25519PublicKey) -> str | None:
         line = Line.parse(content + b',"link":"' + b"00" * 32 + b'"}')
     except (KeyError, ValueError):
         return "has no proof"
-    if head is None or line is None or (said := read_head(head, key)) is None:
+    said = None if head is None else _said(head, keys)
+    if head is None or line is None or said is None:
         return "its head is not signed by this key"
     entries = [one for one in said["chains"] if one["chain"] == row.get("chain")]
     if len(entries) != 1:

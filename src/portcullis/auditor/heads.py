@@ -27,6 +27,9 @@ from portcullis.runtime.files import write_durably
 HEADS = "heads"
 """The chain of the heads themselves."""
 
+KEY_CHANGE = "key_change"
+"""In the last head of a key: its own 32 bytes and those of the key behind it, in hex."""
+
 _CONTEXT = b"portcullis head\x00"
 _RECORD = re.compile(
     rb'\{"seq":\d+,"record":\{"head":(\{.*\}),"key":"([0-9a-f]{16})","sig":"([A-Za-z0-9+/=]+)"\}',
@@ -89,6 +92,17 @@ def read_head(line: Line, key: Ed25519PublicKey) -> dict[str, Any] | None:
         return None
     said: dict[str, Any] = json.loads(match[1])
     return said
+
+
+def next_key_id(head: Mapping[str, Any]) -> str:
+    """The name of the key that the head behind this record is to be signed with."""
+    change = head["head"].get(KEY_CHANGE)
+    return str(head["key"]) if change is None else key_id(key_of(change["to"]))
+
+
+def key_of(raw: str) -> Ed25519PublicKey:
+    """A public key from its 32 bytes in hex; raises ValueError."""
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(raw))
 
 
 def key_id(key: Ed25519PublicKey) -> str:

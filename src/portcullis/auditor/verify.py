@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from portcullis.auditor.anchors import SYSLOG_TAG
 from portcullis.auditor.chainlog import Header, directory_name, files_of, raw_lines
 from portcullis.auditor.comparison import Comparison, DatabaseView
-from portcullis.auditor.heads import HEADS, read_head
+from portcullis.auditor.heads import HEADS, KEY_CHANGE, key_id, key_of, read_head
 from portcullis.auditor.report import Report
 from portcullis.auditor.spans import Span, heads, spans
 from portcullis.runtime.chain import Line, genesis, leaf_of, link_after, root_of
@@ -55,9 +55,21 @@ def chains_in(root: Path) -> list[str]:
     return found
 
 
+def first_key(root: Path) -> Ed25519PublicKey | None:
+    """The key of the oldest head, if it was changed since; what it has signed is to be verified."""
+    for head in heads(root):
+        if KEY_CHANGE in head.said:
+            try:
+                return key_of(head.said[KEY_CHANGE]["from"])
+            except (KeyError, TypeError, ValueError):
+                return None
+    return None
+
+
 class Verifier:
     """Verifies one directory of evidence.
 
+    key: one of those that the auditor has signed with, as it was taken off its host.
     database: what to compare with; None: the files alone.
     keep: how long files are kept: what is older may be gone.
     progress: told how many lines were read.
@@ -164,9 +176,10 @@ class Verifier:
         """Verify the chain of heads; chain → the last number that is signed."""
         at: dict[str, int] = {}
         anchored = dict(self._anchors.digests)
+        key, signers = first_key(self._root) or self._key, set()
         for line, prev, where in self._lines(HEADS):
             self.report.heads += 1
-            statement = read_head(line, self._key)
+            statement = read_head(line, key)
             if statement is None or (statement["seq"], statement["prev"]) != (line.seq, prev.hex()):
                 self.report.find(where, "is not signed by the auditor's key")
                 self._forged.add(line.seq)
@@ -176,11 +189,16 @@ class Verifier:
                 if before is not None and span["from"] != before + 1:
                     self.report.find(where, f"{span['chain']}: signs {span['from']} after {before}")
             at = dict(statement["at"])
+            signers.add(key_id(key))
+            if change := statement.get(KEY_CHANGE):
+                key = key_of(change["to"])
             digest, anchor = anchored.pop(line.seq, (None, ""))
             if digest not in (None, hashlib.sha256(line.encode().rstrip(b"\n")).hexdigest()):
                 self.report.find(where, f"is another head than the one anchored: {anchor}")
         for number, (_, anchor) in sorted(anchored.items()):
             self.report.find(f"head {number}", f"was anchored and is not there: {anchor}")
+        if signers and key_id(self._key) not in signers:
+            self.report.find(HEADS, "none is signed by the key given, nor by one that it signed in")
         return at
 
     def _spans(self, chain: str) -> Iterator[Span]:

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import click
 
 from portcullis.auditor.auditor import PUBLIC_KEY
+from portcullis.auditor.chainlog import Keeping
 from portcullis.auditor.comparison import DatabaseView
 from portcullis.auditor.config import AuditorConfig
 from portcullis.auditor.export import FORMATS, Proven, Selection, select, verify_export
-from portcullis.auditor.heads import key_id, load_public
+from portcullis.auditor.heads import key_id, load_public, public_pem
+from portcullis.auditor.keychange import change_key
 from portcullis.auditor.reconcile import Tally, read_sms_file, reconcile
 from portcullis.auditor.report import Report
 from portcullis.auditor.verify import Anchors, Verifier, chains_in
@@ -61,7 +63,10 @@ def _auditor(context: Context) -> AuditorConfig:
     """`[auditor]`; what `portcullis up` takes where the configuration says nothing of it."""
     source = context.source()
     if context.state_dir is not None and "auditor" not in source.data:
-        return AuditorConfig(dir=str(context.state_dir / "audit"))
+        return AuditorConfig(
+            dir=str(context.state_dir / "audit"),
+            key_file=str(context.state_dir / "keys" / "audit-signing-key.pem"),
+        )
     return AuditorConfig.of(source)
 
 
@@ -168,13 +173,20 @@ def export(
 
 @audit.command("verify-export")
 @click.argument("file", type=_FILE)
-@click.option("--public-key", type=_FILE, required=True, help="The auditor's public key.")
+@click.option(
+    "--public-key",
+    "public_keys",
+    type=_FILE,
+    required=True,
+    multiple=True,
+    help="The auditor's public key; once for each, if it was changed within the export.",
+)
 @common_options
 @click.pass_obj
-def verify_exported(context: Context, file: Path, public_key: Path) -> None:
+def verify_exported(context: Context, file: Path, public_keys: tuple[Path, ...]) -> None:
     """Verify an export without the head-end: with the file and the public key alone."""
     count, wrong = 0, []
-    for where, what in verify_export(file, load_public(public_key)):
+    for where, what in verify_export(file, [load_public(one) for one in public_keys]):
         count += 1
         if what is not None:
             wrong.append({"where": where, "what": what})
@@ -194,6 +206,24 @@ def key(context: Context) -> None:
     path = _root(_auditor(context)) / PUBLIC_KEY
     pem = path.read_text(encoding="ascii")
     context.show({"key_id": key_id(load_public(path)), "file": path, "public_key": pem.strip()})
+
+
+@audit.command("rotate-key")
+@_state_dir
+@common_options
+@click.pass_obj
+def rotate_key(context: Context) -> None:
+    """Change the key that signs the record; stop the auditor before, and start it again.
+
+    The old key signs the new one in and is gone then. Take the new public key off this host.
+    Interrupted, run it again.
+    """
+    config = _auditor(context)
+    root = _root(config)
+    keeping = Keeping(config.file_bytes, float(config.keep))
+    new = change_key(root, Path(config.key_file), keeping, datetime.now(UTC))
+    pem = public_pem(new.public).decode()
+    context.show({"key_id": key_id(new.public), "public_key": pem.strip()})
 
 
 @audit.command("reconcile")
