@@ -10,6 +10,7 @@ from gateway_sms import give_keys
 from sqlalchemy import Engine, make_url, select, text, update
 
 from portcullis.cli.main import cli
+from portcullis.runtime.clock import WallClock
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.figures import Figures
@@ -196,7 +197,7 @@ def test_products_get_chains_that_no_box_is_given_before(engine: Engine) -> None
 
 
 def test_it_is_said_at_readyz_and_in_a_metric_until_then(engine: Engine, mariadb_url: str) -> None:
-    health = DatabaseHealth(mariadb_url)
+    health = DatabaseHealth(mariadb_url, WallClock())
     figures = Figures(engine, lambda: True, SchedulerConfig())
 
     def metric() -> Sequence[float]:

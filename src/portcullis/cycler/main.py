@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -16,6 +17,7 @@ from portcullis.cycler.follower import DatabaseClock, Follower
 from portcullis.cycler.metrics import CyclerMetrics
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
 from portcullis.cycler.stream import Stream
+from portcullis.runtime.clock import WallClock
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.service import Service
 from portcullis.store.database import engine_for
@@ -38,7 +40,7 @@ async def main(source: ConfigSource) -> None:
     REGISTRY.register(metrics)
     try:
         async with Service("cycler", config.monitor) as service, asyncio.TaskGroup() as group:
-            service.checks["feed"] = lambda: _feed_check(follower, clock)
+            service.checks["feed"] = partial(_feed_check, follower, clock, service.clock)
             for stream in streams:
                 service.checks[f"stream {stream.config.name}"] = stream.check
                 service.notices[f"lease {stream.config.name}"] = stream.notice
@@ -105,8 +107,9 @@ async def _pass_news(follower: Follower, streams: Sequence[Stream]) -> None:
             stream.wake.set()
 
 
-def _feed_check(follower: Follower, clock: DatabaseClock) -> str | None:
+def _feed_check(follower: Follower, clock: DatabaseClock, ours: WallClock) -> str | None:
     if not follower.loaded.is_set():
         return "loading"
+    ours.compare(clock.wall())
     age_s = clock.now() - follower.read_at
     return None if age_s < _FEED_LATE_S else f"the feed was last read {age_s:.0f} s ago"

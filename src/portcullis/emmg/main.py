@@ -30,7 +30,7 @@ async def main(source: ConfigSource) -> None:
     async with Service("emmg", config.monitor) as service:
         for number, worker in enumerate(workers):
             service.checks[f"worker{number}"] = partial(getattr, worker, "trouble")
-        service.checks["database"] = DatabaseHealth(database.full_url()).check
+        service.checks["database"] = DatabaseHealth(database.full_url(), service.clock).check
         service.checks["encryptor"] = client.check
         service.notices["encryptors"] = client.notice
         running = [asyncio.create_task(in_thread(worker.run)) for worker in workers]

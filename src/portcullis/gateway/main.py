@@ -64,7 +64,7 @@ async def main(source: ConfigSource) -> None:
                 max_body_bytes=config.max_body_bytes,
                 max_batch_bytes=config.max_batch_bytes,
             )
-            health = DatabaseHealth(database.full_url())
+            health = DatabaseHealth(database.full_url(), service.clock)
             service.checks["database"] = health.check
             service.notices["restore"] = health.notice
             service.checks["writer"] = lambda: "it has ended" if writer.ended.is_set() else None

@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from portcullis.runtime.clock import WallClock
 from portcullis.runtime.config import ConfigError
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.logging import get_logger
@@ -39,6 +40,7 @@ Check = Callable[[], str | None]
 
 _ANSWER_S = 0.5  # what a check may take before it counts as unanswered
 _MONITOR_GRACE_S = 1
+_LOOK_AT_CLOCK_S = 1.0
 
 log = get_logger("portcullis.runtime")
 
@@ -79,13 +81,17 @@ class Service(AbstractAsyncContextManager["Service"]):
         stopping: set by SIGTERM and SIGINT.
         checks: what must pass for `/readyz` to answer 200.
         notices: what is wrong though the work goes on: 200, "degraded".
+        clock: the wall clock; looked at each second.
+        on_clock_set: called with the seconds by which somebody has set it.
     """
 
     def __init__(self, name: str, monitor: str) -> None:
         self.name = name
         self.stopping = asyncio.Event()
         self.checks: dict[str, Check] = {}
-        self.notices: dict[str, Check] = {}
+        self.clock = WallClock()
+        self.on_clock_set: Callable[[float], None] | None = None
+        self.notices: dict[str, Check] = {"clock": self.clock.notice}
         self._asked: dict[str, asyncio.Future[str | None]] = {}
         self._listener = bind(*split_address(monitor, f"{name}.monitor"), f"{name}.monitor")
         routes = [
@@ -94,13 +100,16 @@ class Service(AbstractAsyncContextManager["Service"]):
             Route("/readyz", self._readyz),
         ]
         self._server = serve_app(Starlette(routes=routes), grace_s=_MONITOR_GRACE_S)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        self._task = asyncio.create_task(self._server.serve([self._listener]))
+        self._tasks = [
+            asyncio.create_task(self._server.serve([self._listener])),
+            asyncio.create_task(self._watch_clock()),
+        ]
         BUILD.labels(version("portcullis-cas")).set(1)
         log.info("started")
         return self
@@ -112,8 +121,9 @@ class Service(AbstractAsyncContextManager["Service"]):
         traceback: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
-        if self._task is not None:
-            await self._task
+        serving, watching = self._tasks
+        watching.cancel()
+        await serving
         log.info("stopped")
 
     async def sleep(self, seconds: float) -> bool:
@@ -133,6 +143,13 @@ class Service(AbstractAsyncContextManager["Service"]):
             task.result()
             if not self.stopping.is_set():
                 raise RuntimeError("a task of the service has ended by itself")
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AT_CLOCK_S)
+            step_s = self.clock.stepped()
+            if step_s and self.on_clock_set is not None:
+                self.on_clock_set(step_s)
 
     async def finish(self, what: str, last_work: Awaitable[object], within_s: float) -> bool:
         """Await the last work of a stop, but not for ever; False, and a warning, if it hangs."""

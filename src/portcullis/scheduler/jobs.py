@@ -41,6 +41,7 @@ class NotLeadingError(PortcullisError):
 class Jobs:
     """All that is done on time. `leads`: asked before every chunk; when it says no, stop.
 
+    `doubts`: why what the database's clock says is not to be believed where it cannot be undone.
     `now` replaces the database's clock (tests).
     """
 
@@ -51,8 +52,11 @@ class Jobs:
         config: SchedulerConfig,
         leads: Callable[[], bool],
         now: Callable[[], datetime] | None = None,
+        *,
+        doubts: Callable[[datetime], str | None] = lambda _now: None,
     ) -> None:
         self._engine = engine
+        self._doubts = doubts
         self._client = client
         self._config = config
         self._leads = leads
@@ -118,7 +122,10 @@ class Jobs:
     def purge(self) -> None:
         """Take what is over off the air, then out of the tables."""
         now = self._now()
-        self._drain("ended", lambda: purge.tombstone_ended(self._engine, now))
+        if (trouble := self._doubts(now)) is None:
+            self._drain("ended", lambda: purge.tombstone_ended(self._engine, now))
+        else:
+            log.warning("what has ended stays on air: the clock is in doubt", reason=trouble)
         if self._leads():
             metrics.PURGED.labels("removed").inc(purge.tombstone_removed(self._engine, now))
         revision = self._revision_seen_by_all(now)

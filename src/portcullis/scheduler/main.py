@@ -3,9 +3,9 @@
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
@@ -13,6 +13,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import REGISTRY
 from sqlalchemy.exc import SQLAlchemyError
 
+from portcullis.runtime.clock import WallClock
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.errors import PortcullisError
 from portcullis.runtime.logging import get_logger
@@ -30,7 +31,6 @@ from portcullis.store.database import engine_for
 from portcullis.store.health import DatabaseHealth
 
 _FINISH_S = 4.0
-_LOOK_AT_CLOCK_S = 1.0
 _RELEASE_S = 1.5
 
 log = get_logger("portcullis.scheduler")
@@ -52,10 +52,11 @@ async def main(source: ConfigSource) -> None:
             client,
             config,
             lambda: leadership.is_held and not service.stopping.is_set(),
+            doubts=partial(_doubts, service.clock),
         )
         timetable = _timetable(jobs, figures, config, leadership, trouble)
         metrics.LEADING.set_function(lambda: leadership.is_held)
-        health = DatabaseHealth(database.full_url())
+        health = DatabaseHealth(database.full_url(), service.clock)
         service.checks["database"] = health.check
         service.notices["restore"] = health.notice
         service.checks["jobs"] = lambda: "; ".join(trouble.values()) or None
@@ -65,15 +66,21 @@ async def main(source: ConfigSource) -> None:
         service.notices["archive"] = figures.archive_notice
         renewing = asyncio.create_task(_keep_lease(leadership, trouble))
         timetable.start()
-        watching = asyncio.create_task(_keep_time(timetable))
-        await service.until_stopping(renewing, watching)
+        service.on_clock_set = partial(_run_at_once, timetable)
+        await service.until_stopping(renewing)
         renewing.cancel()
-        watching.cancel()
+        service.on_clock_set = None
         jobs_end = asyncio.create_task(in_thread(timetable.shutdown))
         ended = await service.finish("jobs", jobs_end, _FINISH_S)
         client.close()  # a job whose encryptor hangs ends; what it had begun is begun again
         if ended or await service.finish("jobs", jobs_end, _RELEASE_S):
             await service.finish("lease", _release(leadership), _RELEASE_S)
+
+
+def _doubts(clock: WallClock, database_now: datetime) -> str | None:
+    """Why the database's time may be wrong; None where our clock goes with it, as it always has."""
+    clock.compare(database_now.timestamp())
+    return clock.notice()
 
 
 async def _keep_lease(leadership: Leadership, trouble: dict[str, str]) -> None:
@@ -90,32 +97,11 @@ async def _keep_lease(leadership: Leadership, trouble: dict[str, str]) -> None:
         await asyncio.sleep(delay_s)
 
 
-async def _keep_time(timetable: BackgroundScheduler) -> None:
-    """Run the jobs at once when the clock has stepped back: their times would be long in coming."""
-    clock = WallClock()
-    while True:
-        await asyncio.sleep(_LOOK_AT_CLOCK_S)
-        if (stepped_s := clock.stepped()) < -_LOOK_AT_CLOCK_S:
-            log.warning("the clock has stepped back", seconds=-stepped_s)
-            for job in timetable.get_jobs():
-                job.modify(next_run_time=datetime.now(UTC))
-
-
-class WallClock:
-    """Tells when the wall clock has been set, by the one that never is."""
-
-    def __init__(
-        self,
-        wall: Callable[[], float] = time.time,
-        steady: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._wall, self._steady = wall, steady
-        self._offset = wall() - steady()
-
-    def stepped(self) -> float:
-        """By how many seconds it was set since the last call; below 0: back."""
-        before, self._offset = self._offset, self._wall() - self._steady()
-        return self._offset - before
+def _run_at_once(timetable: BackgroundScheduler, step_s: float) -> None:
+    """Run the jobs when the clock has been set back: their times would be long in coming."""
+    if step_s < 0:
+        for job in timetable.get_jobs():
+            job.modify(next_run_time=datetime.now(UTC))
 
 
 async def _release(leadership: Leadership) -> None:

@@ -2,7 +2,8 @@
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from portcullis.store.database import engine_for
+from portcullis.runtime.clock import WallClock
+from portcullis.store.database import database_now, engine_for
 from portcullis.store.migrate import schema_problem
 from portcullis.store.recovery import open_recovery
 
@@ -10,14 +11,20 @@ _ANSWER_S = 2.0
 
 
 class DatabaseHealth:
-    """Asks the database on a connection of its own: a pool that is busy is no sign of trouble."""
+    """Asks the database on a connection of its own: a pool that is busy is no sign of trouble.
 
-    def __init__(self, url: str) -> None:
+    `clock` is told the database's time by each check.
+    """
+
+    def __init__(self, url: str, clock: WallClock) -> None:
         self._engine = engine_for(url, pool_size=1, answer_s=_ANSWER_S)
+        self._clock = clock
 
     def check(self) -> str | None:
         """Why this release cannot work on the database: away, or with another schema."""
         try:
+            with self._engine.connect() as connection:
+                self._clock.compare(database_now(connection).timestamp())
             return schema_problem(self._engine)
         except SQLAlchemyError as error:
             return f"the database does not answer: {type(error).__name__}"

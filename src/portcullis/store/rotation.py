@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, or_, select, update
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import record_key_event
@@ -23,6 +23,9 @@ from portcullis.store.schema import (
     keys,
     rotations,
 )
+
+_AHEAD = timedelta(minutes=1)
+"""No state is sealed so far ahead of the clock, unless it has been set back since."""
 
 
 @dataclass(frozen=True)
@@ -194,14 +197,19 @@ def population(engine: Engine) -> int:
 
 @retried
 def mark_chunk_for_reseal(engine: Engine, now: datetime, age: timedelta, limit: int) -> int:
-    """Mark up to `limit` clean boxes whose state on air is older than `age`, oldest first."""
+    """Mark up to `limit` clean boxes whose state on air is older than `age`, oldest first.
+
+    Or was sealed by a clock that was ahead: it lacks what ends before then, and tells the box a
+    time that is not yet.
+    """
     work = device_work.c
+    is_due = or_(work.state_sealed_at < now - age, work.state_sealed_at > now + _AHEAD)
     with writing(engine) as connection:
         ids = list(
             connection.execute(
                 select(work.device_id)
                 .join(emms, and_(emms.c.device_id == work.device_id, _state_on_air()))
-                .where(work.state_sealed_at < now - age, work.dirty_at.is_(None))
+                .where(is_due, work.dirty_at.is_(None))
                 .order_by(work.state_sealed_at)
                 .limit(limit)
             ).scalars()

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ from portcullis.store.keys import device_keys_of
 from portcullis.store.schema import AGAIN, devices, entitlements, keys, messages
 
 _TO_SEAL = (0, AGAIN)
+
+MESSAGE_GRACE = timedelta(hours=2)
+"""A message is sealed so long beyond its end: one that a clock set ahead takes for over is not."""
 
 
 class Window(NamedTuple):
@@ -103,7 +106,7 @@ def _texts(
     rows = connection.execute(
         select(messages).where(
             is_one_of(messages.c.device_id, device_ids),
-            messages.c.expires_at > now,
+            messages.c.expires_at > now - MESSAGE_GRACE,
             or_(
                 and_(messages.c.sealed.in_(_TO_SEAL), messages.c.removed_at.is_(None)),
                 and_(
