@@ -18,8 +18,8 @@ from portcullis.store.failures import MAX_TRIES
 from portcullis.store.schema import device_work, emms, keys, messages
 
 GOOD = range(100, 108)
-FOREIGN_KEY, TOO_MANY, REFUSED_BY_DATABASE, KILLS_THE_CALL = 13, 14, 15, 16
-POISONS = (FOREIGN_KEY, TOO_MANY, REFUSED_BY_DATABASE, KILLS_THE_CALL)
+FOREIGN_KEY, TOO_MANY, REFUSED_BY_DATABASE, KILLS_THE_CALL, DAMAGED_ROW = 13, 14, 15, 16, 17
+POISONS = (FOREIGN_KEY, TOO_MANY, REFUSED_BY_DATABASE, KILLS_THE_CALL, DAMAGED_ROW)
 POISON_TEXT = "the text over which the connection ends"
 
 
@@ -145,8 +145,17 @@ def poison(engine: Engine) -> None:
         )
 
 
+def damage(engine: Engine, held: str) -> None:
+    """Write what should be JSON over a row of the work."""
+    with engine.begin() as connection:
+        connection.execute(
+            update(device_work).where(device_work.c.device_id == DAMAGED_ROW).values(held=held)
+        )
+
+
 def cure(house: House, engine: Engine) -> None:
     """Put right what was wrong with each."""
+    damage(engine, "{}")
     with engine.begin() as connection:
         connection.execute(delete(keys).where(keys.c.owner == FOREIGN_KEY))
         connection.execute(text("DROP TRIGGER refuse"))
@@ -158,7 +167,7 @@ def cure(house: House, engine: Engine) -> None:
 def test_poisonous_orders_hold_nobody_up_and_are_retried_by_hand(
     house: House, engine: Engine
 ) -> None:
-    """Refused alone, failing the whole call, failing the statement, taking the encryptor away."""
+    """Refused alone, failing call or statement, taking the encryptor away; a damaged row."""
     encryptor = house.start("encryptor", ENCRYPTOR__MAX_BATCH="10")
     gateway = house.start("gateway")
     encryptor.wait_ready()
@@ -168,6 +177,7 @@ def test_poisonous_orders_hold_nobody_up_and_are_retried_by_hand(
     cut = house.home / "cut.sock"
     with house.sms() as sms:
         place_orders(sms)
+    damage(engine, '{"101": 1')
     cut = house.home / "cut.sock"
     with cutting(cut, house.home / "encryptor.sock") as harmless:
         emmg = house.start(
@@ -177,7 +187,7 @@ def test_poisonous_orders_hold_nobody_up_and_are_retried_by_hand(
             EMMG__WORKERS="1",  # what takes a connection away takes another's call with it
         )
         wait_until(lambda: sealed_devices(engine) >= set(GOOD), "neighbours sealed")
-        assert not sealed_devices(engine) & {FOREIGN_KEY, TOO_MANY, REFUSED_BY_DATABASE}
+        assert not sealed_devices(engine) & set(POISONS[:3])
 
         def all_failed() -> bool:
             hasten(engine)
@@ -189,6 +199,7 @@ def test_poisonous_orders_hold_nobody_up_and_are_retried_by_hand(
         assert reasons[TOO_MANY] == "the encryptor fails on it"
         assert reasons[REFUSED_BY_DATABASE] == "the database refuses it"
         assert reasons[KILLS_THE_CALL] == "the encryptor goes away over it"
+        assert reasons[DAMAGED_ROW] == "damaged_row: device_work.held cannot be read"
         wait_until(lambda: emmg.readyz().get("status") == "ok", "an EMMG without trouble")
         listed = house.command("requests", "failed").stdout.splitlines()
         assert {json.loads(line)["device_id"] for line in listed} == set(POISONS)
@@ -201,7 +212,7 @@ def test_poisonous_orders_hold_nobody_up_and_are_retried_by_hand(
         one = house.command("requests", "retry", "--device", str(FOREIGN_KEY))
         assert json.loads(one.stdout) == {"retried": 1}
         rest = house.command("requests", "retry", "--all-failed")
-        assert json.loads(rest.stdout) == {"retried": 3}
+        assert json.loads(rest.stdout) == {"retried": 4}
         wait_until(lambda: sealed_devices(engine) >= set(POISONS), "poisons sealed")
         again = house.command("requests", "retry", "--device", str(FOREIGN_KEY))
         assert (again.exit_code, again.stderr) == (1, "Error: not given up: 13\n")

@@ -167,15 +167,15 @@ def test_the_expected_end_is_what_is_left_or_the_time_set() -> None:
     ("held", "blind"),
     [
         ({}, True),
-        ({"7": 4}, True),
-        ({"7": 5}, False),
-        ({"7": 6}, False),
-        ({"9": 5}, True),
-        ({"7": 4, "8": 9}, False),
+        ({7: 4}, True),
+        ({7: 5}, False),
+        ({7: 6}, False),
+        ({9: 5}, True),
+        ({7: 4, 8: 9}, False),
     ],
 )
 def test_a_removed_box_opens_nothing_below_every_live_epoch(
-    held: dict[str, int], *, blind: bool
+    held: dict[int, int], *, blind: bool
 ) -> None:
     """Product 9 has no chain: its keys open nothing at all."""
     assert opens_nothing(held, {7: 5, 8: 1}) is blind

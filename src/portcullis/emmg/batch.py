@@ -75,8 +75,11 @@ def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
             batch.idle.append(claimed)
             continue
         if claimed.seals_state:
+            if claimed.held is None:
+                batch.refused[claimed.device_id] = "damaged_row: device_work.held cannot be read"
+                continue
             try:
-                state, held = _state(claimed, orders, batch.product_keys, key_index)
+                state, held = _state(claimed, claimed.held, orders, batch.product_keys, key_index)
             except _WaitsForKeyError as reason:
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
@@ -129,6 +132,7 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: 
 
 def _state(
     claimed: Claimed,
+    held_before: Mapping[int, int],
     orders: Orders,
     product_keys: list[pb.SealedKey],
     key_index: dict[tuple[int, int], int],
@@ -136,7 +140,7 @@ def _state(
     state = pb.State(
         active=orders.active.get(claimed.device_id, False), utc=int(orders.now.timestamp())
     )
-    held = dict(claimed.held)
+    held = dict(held_before)
     if not state.active:
         return state, held
     for product_id, starts_at, ends_at in orders.entitlements.get(claimed.device_id, ()):

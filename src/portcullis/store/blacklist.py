@@ -5,7 +5,6 @@ which the device could be added anew; the removal, an order like any other; new
 key chains for every product that the device can open (scheduler/blacklist.py).
 """
 
-import json
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -14,6 +13,7 @@ from sqlalchemy import Engine, select, update
 from portcullis.runtime.errors import PortcullisError
 from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, retried, writing
+from portcullis.store.held import read_held
 from portcullis.store.schema import PRIORITY_ORDER, device_work, devices
 
 RAN_AWAY = timedelta(days=1)
@@ -63,12 +63,12 @@ def is_active(engine: Engine, device_id: int) -> bool:
 
 
 def held_epochs(engine: Engine, device_id: int) -> Mapping[int, int]:
-    """The highest epoch of each product that was ever sealed for a device."""
+    """The highest epoch of each product that was ever sealed for a device; raises HeldError."""
     with engine.connect() as connection:
         held = connection.execute(
             select(device_work.c.held).where(device_work.c.device_id == device_id)
         ).scalar_one_or_none()
-        return {int(product): epoch for product, epoch in json.loads(held or "{}").items()}
+        return read_held(held or "{}")
 
 
 @retried

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from portcullis.store.database import retried, writing
+from portcullis.store.held import HeldError, read_held
 from portcullis.store.rotation import Chain, mark
 from portcullis.store.schema import (
     PRIORITY_REKEY,
@@ -134,6 +135,13 @@ def mark_chunk(engine: Engine, progress: Progress, chain: Chain, now: datetime, 
         return len(ids)
 
 
+def _epoch_held(held: str, product_id: int) -> int:
+    try:
+        return read_held(held).get(product_id, 0)
+    except HeldError:
+        return 0  # its state is not sealed before the row is put right
+
+
 @retried
 def check_chunk(engine: Engine, progress: Progress, chain: Chain, now: datetime, limit: int) -> int:
     """Look whether the next `limit` boxes have been given the new epoch; returns how many have.
@@ -159,7 +167,7 @@ def check_chunk(engine: Engine, progress: Progress, chain: Chain, now: datetime,
         ).all()
         sealed = skipped = 0
         for row in rows:
-            if json.loads(row.held).get(str(chain.product_id), 0) >= chain.seal_epoch:
+            if _epoch_held(row.held, chain.product_id) >= chain.seal_epoch:
                 sealed += 1
             elif row.failed_at is not None:
                 skipped += 1

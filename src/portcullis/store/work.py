@@ -8,9 +8,7 @@ reads what was ordered; `finish` writes only where the claim is still ours.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from operator import gt
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -30,6 +28,7 @@ from portcullis.emm import Kind
 from portcullis.store.bulk import get, is_one_of, literal, put
 from portcullis.store.database import database_now, greatest, retried, writing
 from portcullis.store.feed_writer import next_revision
+from portcullis.store.held import HeldError, read_held
 from portcullis.store.schema import (
     PRIORITY_ORDER,
     PRIORITY_REKEY,
@@ -45,7 +44,10 @@ PRIORITIES = (PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL)
 
 
 class Claimed(NamedTuple):
-    """A device that is ours until the claim's deadline. `wanted`: the orders it must cover."""
+    """A device that is ours until the claim's deadline. `wanted`: the orders it must cover.
+
+    `held` None: the column is damaged, and no state can be sealed.
+    """
 
     device_id: int
     wanted: int
@@ -54,7 +56,7 @@ class Claimed(NamedTuple):
     sequence: int
     cause: str
     tries: int
-    held: Mapping[int, int]
+    held: Mapping[int, int] | None
     dirty_at: datetime | None = None
 
 
@@ -136,9 +138,11 @@ def _claimed(connection: Connection, where: ColumnElement[bool] | TextClause) ->
     return list(map(Claimed._make, zip(*fields, strict=True)))
 
 
-@lru_cache(maxsize=4096)  # few bundles of products, many boxes
-def _held(text: str) -> Mapping[int, int]:
-    return MappingProxyType({int(product): epoch for product, epoch in json.loads(text).items()})
+def _held(text: str) -> Mapping[int, int] | None:
+    try:
+        return read_held(text)
+    except HeldError:
+        return None
 
 
 class SealedEmm(NamedTuple):
@@ -162,7 +166,7 @@ class Finished(NamedTuple):
 
     claimed: Claimed
     emms: Sequence[SealedEmm]
-    held: Mapping[int, int]
+    held: Mapping[int, int] | None
 
 
 @retried
