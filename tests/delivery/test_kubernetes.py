@@ -80,6 +80,21 @@ def test_the_services_start_on_their_configuration(target: str, tmp_path: Path) 
             assert int(port) == monitor["containerPort"] == MONITORS[room]
 
 
+@pytest.mark.parametrize("target", ["single-node", "production"])
+def test_old_requests_are_archived_on_a_volume_that_stays(target: str) -> None:
+    """Without a place they would stay in the database, with an alert."""
+    data = of_kind(target, "ConfigMap")
+    pod = pods(target)["scheduler"]
+    [config] = [one for one in pod["volumes"] if one["name"] == "config"]
+    text = data[config["configMap"]["name"]]["data"]["portcullis.toml"]
+    directory = Path(tomllib.loads(text)["scheduler"]["archive_dir"])
+    spec = of_kind(target, "StatefulSet")["scheduler"]["spec"]
+    claims = {one["metadata"]["name"] for one in spec["volumeClaimTemplates"]}
+    [container] = pod["containers"]
+    mounts = {Path(one["mountPath"]) for one in container["volumeMounts"] if one["name"] in claims}
+    assert mounts & set(directory.parents)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_secrets_are_only_named(target: str) -> None:
     assert of_kind(target, "Secret") == {}

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from scheduler_bench import ChainMaker
 from sqlalchemy import Engine, func, select
 
+from portcullis.cli.main import cli
 from portcullis.scheduler.archive import MANIFEST, Archive, ArchiveError
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.figures import Figures
@@ -210,3 +212,38 @@ def test_a_disk_that_is_full_keeps_the_rows(mariadb_url: str, tmp_path: Path) ->
     bench.jobs.archive()
     assert bench.months() == ["202403"]
     engine.dispose()
+
+
+def test_an_archived_request_is_shown_by_the_command_that_shows_orders(
+    bench: Bench, database_url: str, tmp_path: Path
+) -> None:
+    """By its id, and by the SMS's number of it; without the archive's place it says what to set."""
+    (january,) = (one for one in _stored(bench) if one["transaction_id"] == "t-01")
+    bench.jobs.archive()
+    config = tmp_path / "portcullis.toml"
+
+    def show(scheduler: str, *words: str) -> tuple[int, str]:
+        config.write_text(f'[database]\nurl = "{database_url}"\n[scheduler]\n{scheduler}')
+        command = ["requests", "show", *words, "--json", "--config", str(config)]
+        done = CliRunner().invoke(cli, command)
+        return done.exit_code, done.output
+
+    there = f'archive_dir = "{bench.directory}"\n'
+    by_id = show(there, january["request_id"])
+    by_transaction = show(there, "--transaction-id", "t-01", "--client", "sms")
+    for status, output in (by_id, by_transaction):
+        assert status == 0, output
+        said = json.loads(output.splitlines()[0])
+        assert said["file"] == "requests-202401.jsonl.gz"
+        assert said["received_at"] == "2024-01-05T12:00:00Z"
+    status, output = show(there, "--transaction-id", "t-01", "--client", "other")
+    assert (status, "neither in the database nor in" in output) == (1, True)
+    status, output = show("", january["request_id"])
+    assert (status, "names no scheduler.archive_dir" in output) == (1, True)
+
+
+def _stored(bench: Bench) -> list[dict[str, Any]]:
+    """Accepted requests that the database has."""
+    with bench.engine.connect() as connection:
+        rows = connection.execute(select(requests).where(requests.c.outcome == "accepted"))
+        return [dict(row) for row in rows.mappings()]

@@ -1,11 +1,15 @@
 """`portcullis requests …`: the life of an order, and devices whose orders could not be sealed."""
 
+from pathlib import Path
+
 import click
 import msgspec
 from sqlalchemy import Engine
 
 from portcullis.cli.context import Context, common_options
 from portcullis.gateway.answers import request_state
+from portcullis.scheduler.archive import Archive
+from portcullis.scheduler.config import SchedulerConfig
 from portcullis.store.database import chunked
 from portcullis.store.failures import failed_devices, retry_failed, work_of
 from portcullis.store.reads import (
@@ -33,7 +37,11 @@ def requests() -> None:
 def show(
     context: Context, request_id: str | None, transaction_id: str | None, client_id: str | None
 ) -> None:
-    """Show the life of a request, by REQUEST_ID or by --transaction-id."""
+    """Show the life of a request, by REQUEST_ID or by --transaction-id.
+
+    One that the database has no more is looked for in scheduler.archive_dir: by REQUEST_ID in
+    the file of its month, by --transaction-id in all of them.
+    """
     if (request_id is None) == (transaction_id is None):
         raise click.UsageError("expected either REQUEST_ID or --transaction-id")
     with context.database() as engine:
@@ -43,12 +51,32 @@ def show(
             clients = clients_with(engine, transaction_id) if client_id is None else [client_id]
             found = [request_by_transaction(engine, one, transaction_id) for one in clients]
         shown = [_life(engine, record) for record in found if record is not None]
-    if not shown:
-        raise click.ClickException("no such request")
+    shown = shown or _archived(context, request_id, transaction_id, client_id)
     for place, one in enumerate(shown):
         if place and not context.as_json:
             click.echo()
         context.show(one)
+
+
+def _archived(
+    context: Context, request_id: str | None, transaction_id: str | None, client_id: str | None
+) -> list[dict[str, object]]:
+    """The request as the archive has it; raises ClickException where it has not."""
+    directory = context.source().section("scheduler", SchedulerConfig).archive_dir
+    if directory is None:
+        raise click.ClickException(
+            "no such request in the database; this configuration names no scheduler.archive_dir,"
+            " where requests go after scheduler.requests_keep"
+        )
+    given = {
+        "request_id": request_id,
+        "transaction_id": transaction_id,
+        "client_id": client_id,
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if not (found := list(Archive(Path(directory)).find(wanted))):
+        raise click.ClickException(f"no such request, neither in the database nor in {directory}")
+    return found
 
 
 def _life(engine: Engine, record: RequestRecord) -> dict[str, object]:

@@ -98,6 +98,24 @@ class Archive:
                 return []
             return msgspec.json.Decoder(Entry).decode_lines(self._manifest.read_bytes())
 
+    def find(self, wanted: Mapping[str, str]) -> Iterator[dict[str, object]]:
+        """Yield the requests whose fields are these, oldest first, each with the `file` it is in.
+
+        A `request_id` is looked for in its month alone. Raises ArchiveError.
+        """
+        request_id = wanted.get("request_id")
+        for entry in self.entries():
+            if request_id and not entry.first_request_id <= request_id <= entry.last_request_id:
+                continue
+            path = self._directory / entry.file
+            with _told(path), gzip.open(path, "rb") as packed:
+                for line in packed:
+                    # Most lines are not even read as JSON.
+                    if all(msgspec.json.encode(value) in line for value in wanted.values()):
+                        fields = msgspec.json.decode(line, type=dict[str, object])
+                        if wanted.items() <= fields.items():
+                            yield {"file": entry.file} | fields
+
     def keep(self, month: str, pages: Iterable[Iterable[RowMapping]]) -> Entry | None:
         """Have a month's rows in a file that is safe on disk; None where there is none.
 
