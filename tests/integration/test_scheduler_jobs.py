@@ -231,3 +231,27 @@ def test_jobs_stop_when_the_lease_is_lost(bench: Bench) -> None:
     assert marked == 0
     assert bench.on_air() == {(1, 0), (1, 5)}
     assert read_chains(bench.engine)[0].seal_epoch == 1
+
+
+def test_the_id_of_a_message_that_was_deleted_is_given_to_no_other(bench: Bench) -> None:
+    """A box drops a message whose id it has seen."""
+    ids = []
+    for _ in range(2):
+        with writing(bench.engine) as connection:
+            made = connection.execute(
+                messages.insert().values(
+                    device_id=1,
+                    text="t",
+                    duration_s=0,
+                    position=0,
+                    priority=0,
+                    starts_at=bench.now,
+                    expires_at=bench.now,
+                    wanted=1,
+                )
+            )
+            ids += made.inserted_primary_key or ()
+        bench.now += 2 * DAY
+        bench.jobs.purge()
+        assert count(bench.engine, "messages") == 0
+    assert ids[1] > ids[0]

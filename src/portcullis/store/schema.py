@@ -176,6 +176,7 @@ messages = Table(
     Column("withdrawal_sealed", _FLAG, nullable=False, default=0),
     Index(None, "device_id", "sealed", "withdrawal_sealed"),
     Index(None, "expires_at"),
+    sqlite_autoincrement=True,  # as elsewhere: no id a second time, which a box would not show
 )
 
 PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL = 0, 1, 2
