@@ -34,7 +34,7 @@ test-fast: setup ## Unit and property tests only (under a minute)
 
 .PHONY: test-faults
 test-faults: setup ## The proofs of docs/reliability.md in full, and its table of figures
-	FAULTS=full $(BIN)/pytest -n 0 tests/faults
+	FAULTS=full $(BIN)/pytest tests/faults
 	$(BIN)/python -m tests.faults.figures
 
 .PHONY: test-monitoring

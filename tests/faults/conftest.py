@@ -22,10 +22,11 @@ from tests.ports import free_ports
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All on one worker, one after the other: each wants the machine for itself."""
+    """Those with a cluster of databases one after the other, and beside them the rest."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("faults"))
+            has_cluster = "cluster_servers" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("cluster" if has_cluster else "faults"))
 
 
 _SEED = int(os.environ.get("FAULT_SEED", random.randrange(10**6)))
