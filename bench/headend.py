@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.mariadb import Server, free_port
+from bench.population import PRODUCTS, orderable
 from bench.processes import PORTCULLIS, folder, service
 from portcullis.keys import Custody, KeyRing, MasterKey, Purpose
-
-PRODUCTS = 10
-PER_BOX = 3
 
 
 @dataclass
@@ -94,16 +92,4 @@ def _fill(server: Server, home: Path, boxes: int) -> None:
             file.write(head + ",\n".join(rows[start : start + 1000]) + ";\n")
     server.client(sql)
     sql.unlink()
-    now, everyone = "NOW(6)", f"FROM seq_1_to_{boxes}"
-    server.run(
-        f"INSERT INTO products (product_id, name, created_at) SELECT seq, seq, {now}"
-        f" FROM seq_1_to_{PRODUCTS}",
-        f"INSERT INTO devices (device_id, active, added_at) SELECT seq, 1, {now} {everyone}",
-        "INSERT INTO entitlements (device_id, product_id, starts_at, ends_at)"
-        f" SELECT b.seq, 1 + (b.seq + p.seq) MOD {PRODUCTS}, '2026-01-01', NULL"
-        f" FROM seq_1_to_{boxes} b, seq_1_to_{PER_BOX} p",
-        "INSERT INTO device_work (device_id, wanted, sealed, state_wanted, state_sealed, epoch,"
-        " sequence, cause, priority, tries, held, state_sealed_at)"
-        f" SELECT seq, 1, 1, 1, 1, 0, 1700000000, 'order', 0, 0, '{{}}', {now} {everyone}",
-        "ANALYZE TABLE `keys`, devices, entitlements, device_work",
-    )
+    orderable(server, boxes)

@@ -3,6 +3,8 @@
 from bench.mariadb import Server
 
 WALKED_LONG_AGO = "NOW(6) - INTERVAL 1 DAY"
+PRODUCTS = 10
+PER_BOX = 3
 
 
 def states(
@@ -25,4 +27,21 @@ def states(
         f" FROM seq_1_to_{boxes}",
         "UPDATE feed SET revision = 1",
         "ANALYZE TABLE emms",
+    )
+
+
+def orderable(server: Server, boxes: int) -> None:
+    """Active boxes with three of ten products, all sealed: they can be ordered for."""
+    now, everyone = "NOW(6)", f"FROM seq_1_to_{boxes}"
+    server.run(
+        f"INSERT INTO products (product_id, name, created_at) SELECT seq, seq, {now}"
+        f" FROM seq_1_to_{PRODUCTS}",
+        f"INSERT INTO devices (device_id, active, added_at) SELECT seq, 1, {now} {everyone}",
+        "INSERT INTO entitlements (device_id, product_id, starts_at, ends_at)"
+        f" SELECT b.seq, 1 + (b.seq + p.seq) MOD {PRODUCTS}, '2026-01-01', NULL"
+        f" FROM seq_1_to_{boxes} b, seq_1_to_{PER_BOX} p",
+        "INSERT INTO device_work (device_id, wanted, sealed, state_wanted, state_sealed, epoch,"
+        " sequence, cause, priority, tries, held, state_sealed_at)"
+        f" SELECT seq, 1, 1, 1, 1, 0, 1700000000, 'order', 0, 0, '{{}}', {now} {everyone}",
+        "ANALYZE TABLE `keys`, devices, entitlements, device_work",
     )

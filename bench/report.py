@@ -15,6 +15,10 @@ NAMES: Mapping[str, str] = {
     "pace": "how evenly packets leave, at a time-stamping multiplexer",
     "asrun": "the as-run log: what it costs, how large it is, how fast it answers",
     "import": "device keys from an encrypted vendor file through `portcullis keys import-devices`",
+    "gateway": "orders accepted a second, durable, 64 clients, one worker",
+    "batch": "orders a second through POST /batch, durable",
+    "latency": "an order until it is on air, all services, 200 orders/s, 100,000 boxes",
+    "scale": "an EMM aired, a box in memory, claims and polls, from 1,000 to 1,000,000 boxes",
     "generate": "a re-key: due boxes claimed, sealed, written",
 }
 """Every benchmark, in the order in which they are run, and what it measures."""

@@ -1,0 +1,129 @@
+"""`scale`: what an EMM, a box, a claim and a look at the feed cost, as boxes grow."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from uuid import uuid4
+
+from sqlalchemy import Engine
+
+from bench.cycler import STEADY, cycler
+from bench.mariadb import Server, server
+from bench.measure import Meter, resident_bytes
+from bench.population import orderable, states
+from bench.result import Criterion, Result
+from portcullis.store.database import engine_for
+from portcullis.store.feed import changes, feed_position
+from portcullis.store.work import claim
+
+_KBIT_S = 20_000
+_EMMS_PER_S = _KBIT_S * 1000 / 8 / 188
+_BATCH = 500
+_TIMES = 15
+_HOLD = timedelta(seconds=30)
+
+
+def _airing(database: Server, boxes: int, seconds: float, bare: int) -> dict[str, float]:
+    """CPU an EMM aired, and memory a box beyond that of a cycler without any."""
+    every = f"{max(1, round(1000 * boxes / _EMMS_PER_S / 1.5))}ms"  # more due than is sent
+    stream = f"bandwidth_kbit_s = {_KBIT_S}\n" + STEADY.format(every=every)
+    with cycler(database.url, [stream]) as one:
+        time.sleep(2)
+        name = "portcullis_cycler_aired_emms_total"
+        before = one.metric(name)
+        with Meter([one.pid]) as meter:
+            time.sleep(seconds)
+        aired = one.metric(name) - before
+        assert aired
+        return {
+            "µs of CPU an EMM aired": meter.cpu / aired * 1e6,
+            "bytes of memory a box": (resident_bytes(one.pid) - bare) / boxes,
+        }
+
+
+def _bare_cycler() -> int:
+    stream = f"bandwidth_kbit_s = {_KBIT_S}\n" + STEADY.format(every="1s")
+    with server() as database, cycler(database.url, [stream]) as one:
+        time.sleep(2)
+        return resident_bytes(one.pid)
+
+
+def _median_ms(call: Callable[[], object], before: Callable[[], object]) -> float:
+    found = []
+    for _ in range(_TIMES):
+        before()
+        begun = time.perf_counter()
+        call()
+        found.append((time.perf_counter() - begun) * 1000)
+    return statistics.median(found)
+
+
+def _statements(database: Server, engine: Engine, boxes: int) -> dict[str, float]:
+    """Milliseconds of a claim of 500 boxes, of an idle one, of the feed and of 500 changes."""
+    step = max(1, boxes // _BATCH)
+    some = f"device_id MOD {step} = 0 ORDER BY device_id LIMIT {_BATCH}"
+
+    def make_due() -> None:
+        database.run(
+            "UPDATE device_work SET due_at = NULL, claim_token = NULL WHERE due_at IS NOT NULL",
+            f"UPDATE device_work SET due_at = NOW(6) WHERE {some}",
+        )
+
+    def change() -> None:
+        database.run(
+            "UPDATE feed SET revision = revision + 1",
+            f"UPDATE emms SET revision = (SELECT revision FROM feed) WHERE {some}",
+        )
+
+    def take() -> None:
+        assert len(claim(engine, uuid4().hex, _BATCH, _HOLD)) == min(_BATCH, boxes)
+
+    def poll() -> None:
+        revision = feed_position(engine).revision
+        assert len(changes(engine, revision - 1, revision)) == min(_BATCH, boxes)
+
+    return {
+        f"ms of a claim of {_BATCH} boxes": _median_ms(take, make_due),
+        "ms of a claim where nothing is due": _median_ms(
+            lambda: claim(engine, uuid4().hex, _BATCH, _HOLD), lambda: None
+        ),
+        f"ms to read {_BATCH} changes of the feed": _median_ms(poll, change),
+        "ms to look at a feed where nothing has changed": _median_ms(
+            lambda: feed_position(engine), lambda: None
+        ),
+    }
+
+
+def run(sizes: Sequence[int] = (1000, 10_000, 100_000, 1_000_000), seconds: float = 8) -> Result:
+    """Measure."""
+    bare = _bare_cycler()
+    found: dict[int, dict[str, float]] = {}
+    for boxes in sizes:
+        with server() as database:
+            orderable(database, boxes)
+            states(database, boxes)
+            engine = engine_for(database.url)
+            found[boxes] = _airing(database, boxes, seconds, bare)
+            found[boxes] |= _statements(database, engine, boxes)
+            engine.dispose()
+    least = found[sizes[0]]
+    return Result(
+        "scale",
+        f"the same with {sizes[0]} boxes",
+        [
+            Criterion(
+                what,
+                max(one[what] for one in found.values()) / value,
+                2,
+                1.3,
+                less_is_better=True,
+            )
+            for what, value in least.items()
+        ],
+        {
+            f"{what}, {boxes} boxes": round(value, 3)
+            for boxes, one in found.items()
+            for what, value in one.items()
+        },
+    )
