@@ -4,7 +4,7 @@ import subprocess
 import sys
 from importlib import import_module
 
-from bench.report import NAMES, missing, write_page
+from bench.report import NAMES, missing, write_constants, write_page
 from bench.result import Result, load
 
 
@@ -40,6 +40,7 @@ def main() -> int:
         print(f"docs/benchmarks.md left as it is: no result yet of {', '.join(absent)}")
     elif len(names) > 1:
         write_page()
+        write_constants()
     below = [name for name in names if load(name)[0].verdict() == "below the floor"]
     if below:
         print(f"below the floor: {', '.join(below)}")

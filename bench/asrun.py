@@ -148,6 +148,7 @@ def run(
             "µs of CPU a packet, with the log": round(1e6 / cost["with"], 3),
             "µs of CPU a packet, without it": round(1e6 / cost["without"], 3),
             "records of the day": records,
+            "bytes of a record of the day": round(size / records, 3),
             "boxes of the day": day_boxes,
             "MB of the day": round(size / 1e6, 1),
             "s of CPU to choose and write the day": round(written_s, 1),

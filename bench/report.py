@@ -1,5 +1,6 @@
-"""The page of the benchmarks, from `var/bench/*.json`."""
+"""What is written of `var/bench/*.json`: the page of the benchmarks, and what is planned with."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,22 @@ NAMES: Mapping[str, str] = {
 """Every benchmark, in the order in which they are run, and what it measures."""
 
 PAGE = Path("docs/benchmarks.md")
+CONSTANTS = Path("src/portcullis/cli/measured.json")
+_CONSTANTS: Mapping[str, tuple[str, str]] = {
+    "gateway_us_per_order": ("gateway", "µs of CPU an order, gateway"),
+    "database_us_per_order": ("gateway", "µs of CPU an order, database"),
+    "emmg_us_per_state": ("generate", "one EMMG: µs of CPU a state, emmg"),
+    "encryptor_us_per_state": ("generate", "one EMMG: µs of CPU a state, encryptor"),
+    "database_us_per_state": ("generate", "one EMMG: µs of CPU a state, database"),
+    "cycler_us_per_packet": ("air", "µs of CPU a packet aired over TCP"),
+    "states_per_s": ("generate", "one EMMG: states/s"),
+    "bytes_per_order": ("batch", "bytes an order keeps in the database"),
+    "redo_bytes_per_order": ("batch", "bytes an order writes to the redo log"),
+    "bytes_per_box": ("scale", "bytes a box keeps in the database"),
+    "cycler_bytes_per_box": ("scale", "bytes of memory a box, 1000000 boxes"),
+    "asrun_bytes_per_record": ("asrun", "bytes of a record of the day"),
+}
+"""What `portcullis plan` reckons with: the benchmark and the figure that each comes from."""
 
 
 def missing() -> list[str]:
@@ -54,3 +71,14 @@ def write_page() -> None:
         details += [f"- {figure}: {value}" for figure, value in result.figures.items()]
         details.append(f"- machine: {', '.join(f'{key} {it}' for key, it in machine.items())}")
     PAGE.write_text("\n".join([*lines, *details, ""]), encoding="utf-8")
+
+
+def write_constants() -> None:
+    """Write what `portcullis plan` reckons with, of the benchmarks there are results of."""
+    found: dict[str, object] = {}
+    for constant, (name, figure) in _CONSTANTS.items():
+        if (RESULTS / f"{name}.json").exists():
+            result, machine = load(name)
+            found[constant] = result.figures[figure]
+            found["machine"] = machine["cpu"]
+    CONSTANTS.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", "utf-8")

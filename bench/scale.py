@@ -22,6 +22,7 @@ _EMMS_PER_S = _KBIT_S * 1000 / 8 / 188
 _BATCH = 500
 _TIMES = 15
 _HOLD = timedelta(seconds=30)
+_SEALED_KEY_BYTES = 12 + 32 + 16  # nonce, key, tag
 
 
 def _airing(database: Server, boxes: int, seconds: float, bare: int) -> dict[str, float]:
@@ -95,6 +96,22 @@ def _statements(database: Server, engine: Engine, boxes: int) -> dict[str, float
     }
 
 
+def _box_bytes(database: Server, boxes: int) -> float:
+    """Bytes that each box keeps in the database, with a sealed key of its own."""
+    tables = ("keys", "devices", "entitlements", "device_work", "emms")
+    database.run(
+        "INSERT INTO `keys` (purpose, owner, first_epoch, last_epoch, master_id, sealed_key,"
+        f" created_at) SELECT 'device', seq, 0, 65535, 'm1', RANDOM_BYTES({_SEALED_KEY_BYTES}),"
+        f" NOW(6) FROM seq_1_to_{boxes}",
+        "ANALYZE TABLE `keys`, devices, entitlements, device_work, emms",
+    )
+    ((size,),) = database.run(
+        "SELECT SUM(data_length + index_length) FROM information_schema.tables"
+        f" WHERE table_schema = 'bench' AND table_name IN {tables}"
+    )
+    return int(str(size)) / boxes
+
+
 def run(sizes: Sequence[int] = (1000, 10_000, 100_000, 1_000_000), seconds: float = 8) -> Result:
     """Measure."""
     bare = _bare_cycler()
@@ -107,6 +124,7 @@ def run(sizes: Sequence[int] = (1000, 10_000, 100_000, 1_000_000), seconds: floa
             found[boxes] = _airing(database, boxes, seconds, bare)
             found[boxes] |= _statements(database, engine, boxes)
             engine.dispose()
+            box_bytes = _box_bytes(database, boxes)
     least = found[sizes[0]]
     return Result(
         "scale",
@@ -125,5 +143,6 @@ def run(sizes: Sequence[int] = (1000, 10_000, 100_000, 1_000_000), seconds: floa
             f"{what}, {boxes} boxes": round(value, 3)
             for boxes, one in found.items()
             for what, value in one.items()
-        },
+        }
+        | {"bytes a box keeps in the database": round(box_bytes)},
     )

@@ -1,8 +1,16 @@
 """Whether the classes fit the bandwidth."""
 
+from math import inf
+
 import pytest
 
-from portcullis.cycler.capacity import capacity_of, check_fits, full_cycle_s
+from portcullis.cycler.capacity import (
+    capacity_of,
+    check_fits,
+    full_cycle_s,
+    served,
+    stretches,
+)
 from portcullis.cycler.config import StreamConfig
 from portcullis.runtime.config import ConfigError
 
@@ -27,4 +35,20 @@ def test_a_full_cycle_is_what_is_left_for_the_last_class() -> None:
     assert full_cycle_s(stream, 1000, 0) == 1800
     assert full_cycle_s(stream, 2_000_000, 0) == pytest.approx(3008, abs=1)
     assert full_cycle_s(stream, 2_000_000, 10) == pytest.approx(2_000_000 / (664.9 - 250), abs=2)
-    assert full_cycle_s(stream, 2_000_000, 1000) == pytest.approx(2_000_000 / (0.3 * 664.9), abs=5)
+    assert full_cycle_s(stream, 2_000_000, 100) == pytest.approx(2_000_000 / (0.3 * 664.9), abs=5)
+
+
+def test_more_orders_than_packets_leave_the_classes_nothing() -> None:
+    """First airings go before everything: 1,000 a second do not fit 665 packets."""
+    assert served(StreamConfig(), 1000, 1000) == pytest.approx(
+        {"fresh": 664.9, "recent": 0, "steady": 0}, abs=0.1
+    )
+    assert full_cycle_s(StreamConfig(), 1000, 1000) == inf
+
+
+def test_a_class_that_falls_behind_its_orders_has_no_period() -> None:
+    """30 orders a second: fresh has its 150 packets, recent wants 600 of what is left."""
+    found = stretches(StreamConfig(), 500_000, 30)
+    assert found["fresh"] == 1
+    assert found["recent"] == inf
+    assert found["steady"] == pytest.approx(277.8 / (0.3 * 664.9), abs=0.01)

@@ -25,6 +25,7 @@ from portcullis.cli.devices import devices
 from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.health import health
 from portcullis.cli.keys import keys
+from portcullis.cli.plan import plan_command
 from portcullis.cli.requests import requests
 from portcullis.cli.status import status
 from portcullis.cli.up import up
@@ -75,6 +76,7 @@ cli.add_command(status)
 cli.add_command(console)
 cli.add_command(completion)
 cli.add_command(health)
+cli.add_command(plan_command)
 
 
 @cli.command()

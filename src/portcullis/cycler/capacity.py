@@ -1,6 +1,10 @@
-"""Whether a stream's classes fit its bandwidth, for so many boxes and orders. Pure."""
+"""What so many boxes and orders want of a stream's bandwidth, and what they get. Pure.
+
+An EMM counts as one packet, and every order as one of another box (docs/capacity.md).
+"""
 
 from dataclasses import dataclass
+from math import inf
 
 from dvbwire.ts import PACKET_SIZE
 from portcullis.cycler.config import StreamConfig
@@ -9,7 +13,7 @@ from portcullis.runtime.config import ConfigError
 
 @dataclass(frozen=True)
 class Capacity:
-    """Packets per second wanted and there are, if an EMM is one packet.
+    """Packets per second wanted and there are.
 
     Attributes:
         demand: by class name.
@@ -46,15 +50,50 @@ def check_fits(stream: StreamConfig, population: int, orders_per_s: float) -> No
         )
 
 
-def full_cycle_s(stream: StreamConfig, population: int, orders_per_s: float) -> float:
-    """How long it takes until every EMM has been aired once: the last class's real period.
+def served(stream: StreamConfig, population: int, orders_per_s: float) -> dict[str, float]:
+    """Packets per second that each class gets, as `Shares` deals them out; first airings first.
 
-    It has what the other classes leave, and its `min_share` at least.
+    A first airing counts as one of its class's airings: the first class's figure includes them.
     """
     capacity = capacity_of(stream, population, orders_per_s)
+    first = min(orders_per_s if len(stream.classes) > 1 else 0.0, capacity.supply)
+    left = capacity.supply - first
+    wanted = dict(capacity.demand)
+    begin = stream.classes[0].name
+    wanted[begin] = max(wanted[begin] - first, 0.0)
+    # What each class has credit for: a share of all packets, those of first airings included.
+    kept = {
+        one.name: min(wanted[one.name], one.min_share * capacity.supply) for one in stream.classes
+    }
+    scale = min(1.0, left / total) if (total := sum(kept.values())) else 1.0
+    got = {name: value * scale for name, value in kept.items()}
+    left -= sum(got.values())
+    for name, value in wanted.items():
+        more = min(value - got[name], max(left, 0.0))
+        got[name] += more
+        left -= more
+    got[begin] += first
+    return got
+
+
+def stretches(stream: StreamConfig, population: int, orders_per_s: float) -> dict[str, float]:
+    """By class: its actual period over the configured one.
+
+    inf: a class that gets less than the orders want of it holds more and more EMMs, and its
+    period grows for as long as that lasts.
+    """
+    wanted = capacity_of(stream, population, orders_per_s).demand
+    got = served(stream, population, orders_per_s)
     *walked, last = stream.classes
-    others = sum(capacity.demand[one.name] for one in walked)
-    left = max(capacity.supply - others, last.min_share * capacity.supply)
-    if left <= 0:
-        return float("inf")
-    return max(float(last.every), population / left)
+    found = {
+        one.name: 1.0 if got[one.name] >= wanted[one.name] * (1 - 1e-9) else inf for one in walked
+    }
+    found[last.name] = wanted[last.name] / got[last.name] if got[last.name] else inf
+    found[last.name] = max(1.0, found[last.name]) if wanted[last.name] else 1.0
+    return found
+
+
+def full_cycle_s(stream: StreamConfig, population: int, orders_per_s: float) -> float:
+    """How long it takes until every EMM has been aired once: the last class's real period."""
+    last = stream.classes[-1]
+    return last.every * stretches(stream, population, orders_per_s)[last.name]
