@@ -128,9 +128,11 @@ def running_mariadb(*options: str) -> Iterator[MariaDb]:
     if _AS_ROOT:
         shutil.chown(home, "mysql", "mysql")
     server = MariaDb(home, *options)
-    yield server
-    server.kill()
-    shutil.rmtree(home)
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

@@ -131,6 +131,7 @@ devices = Table(
     Column("added_at", UtcDateTime, nullable=False),
     Column("removed_at", UtcDateTime),
     Column("blacklisted_at", UtcDateTime),  # by an operator: it cannot be added again
+    Index(None, "active"),  # the scheduler looks for the few removed ones each minute
 )
 
 # gateway; scheduler deletes those long over. A revoked entitlement has no row.
@@ -298,6 +299,7 @@ emms = Table(
     Column("ordered_at", UtcDateTime),  # since when its orders waited; kept like first_aired_at
     Index(None, "revision"),
     Index(None, "ends_at"),
+    Index(None, "tombstone"),  # the scheduler looks for the few that are set each minute
 )
 
 # emmg writes, cycler sets first_aired_at: when an EMM that covers a device's orders up to
