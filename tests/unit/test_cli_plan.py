@@ -37,8 +37,7 @@ def _run(*words: str) -> Result:
 def test_a_million_boxes_on_one_mbit_s() -> None:
     """86,400 orders a day are one a second; steady has what 25 packets of it leave of 664.9."""
     found = plan(StreamConfig(), SchedulerConfig(), 1_000_000, 86_400, MEASURED)
-    cycle_s = max(1800, 1_000_000 / (664.89 - 25))
-    assert found.worst_wait_s == pytest.approx(cycle_s)
+    assert found.worst_wait_s == 1800
     assert [one.stretch for one in found.classes] == [1, 1, 1]
     assert found.load == pytest.approx((25 + 555.6) / 664.9, abs=0.001)
     assert found.rekey_s == pytest.approx(1_000_000 / 1000 + 3 * 1800, abs=1)

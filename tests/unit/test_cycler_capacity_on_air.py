@@ -1,6 +1,7 @@
 """What the formulas foretell is what the carousel does: the same stream, on a hand-wound clock."""
 
 from dataclasses import dataclass
+from math import inf
 
 import pytest
 from cycler_emms import emm_row, section_of
@@ -63,6 +64,7 @@ def _air(stream: StreamConfig, boxes: int, orders_per_s: float, seconds: float) 
         (4000, 300, 1),  # the last class stretches
         (20_000, 1500, 4),
         (40_000, 3000, 10),
+        (10_000, 600, 20),  # orders take half
         (10_000, 600, 30),  # orders leave the last class its share
     ],
 )
@@ -72,5 +74,8 @@ def test_the_carousel_airs_what_was_foretold(boxes: int, kbit_s: int, orders_per
     cycle_s = full_cycle_s(stream, boxes, orders_per_s)
     aired = _air(stream, boxes, orders_per_s, seconds=2 * cycle_s + 10)
     assert aired.per_s == pytest.approx(served(stream, boxes, orders_per_s), rel=0.05)
-    foretold = stretches(stream, boxes, orders_per_s)["steady"]
-    assert aired.stretch == pytest.approx(foretold, rel=0.05)
+    foretold = stretches(stream, boxes, orders_per_s)
+    if foretold["recent"] == inf:  # boxes pile up there: the last class has fewer and fewer
+        assert 1 < aired.stretch < foretold["steady"]
+    else:
+        assert aired.stretch == pytest.approx(foretold["steady"], rel=0.05)

@@ -4,7 +4,7 @@ An EMM counts as one packet, and every order as one of another box (docs/capacit
 """
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, log1p
 
 from dvbwire.ts import PACKET_SIZE
 from portcullis.cycler.config import StreamConfig
@@ -88,9 +88,23 @@ def stretches(stream: StreamConfig, population: int, orders_per_s: float) -> dic
     found = {
         one.name: 1.0 if got[one.name] >= wanted[one.name] * (1 - 1e-9) else inf for one in walked
     }
-    found[last.name] = wanted[last.name] / got[last.name] if got[last.name] else inf
-    found[last.name] = max(1.0, found[last.name]) if wanted[last.name] else 1.0
+    found[last.name] = max(1.0, _ring_s(population, orders_per_s, got[last.name]) / last.every)
     return found
+
+
+def _ring_s(population: int, orders_per_s: float, packets_per_s: float) -> float:
+    """How long the last class takes round if it never rests; inf without bandwidth.
+
+    A box that is ordered for leaves its place, walks and comes in at the end: of who comes in
+    (airings and orders) as many as are aired come to the head, the others are ordered for before.
+    """
+    if not population:
+        return 0.0
+    if not packets_per_s:
+        return inf
+    if not orders_per_s:
+        return population / packets_per_s
+    return population / orders_per_s * log1p(orders_per_s / packets_per_s)
 
 
 def full_cycle_s(stream: StreamConfig, population: int, orders_per_s: float) -> float:
