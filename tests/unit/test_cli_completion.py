@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -49,3 +51,21 @@ def test_the_other_shells_have_theirs(shell: str, sign: str) -> None:
     assert said["shell"] == shell
     assert sign in said["source"]
     assert "_PORTCULLIS_COMPLETE" in said["source"]
+
+
+def commands(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that does something, by its words."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from commands(found, *path, name)
+
+
+def test_every_command_takes_its_configuration_and_answers_in_json() -> None:
+    options = {path: {one for p in c.params for one in p.opts} for path, c in commands(cli)}
+    assert ("device", "rehit") in options
+    assert [path for path, has in options.items() if not {"--config", "--json"} <= has] == []

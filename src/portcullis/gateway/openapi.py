@@ -53,6 +53,52 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
+_REQUEST_ID = "019d2f0c3a5b7c4e8f1a2b3c4d5e6f70"
+_AT = "2026-03-01T12:00:00.123456Z"
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "OrderAccepted": {
+        "request_id": _REQUEST_ID,
+        "transaction_id": "sms-2026-000001",
+        "status": "accepted",
+        "accepted_at": _AT,
+    },
+    "RequestState": {
+        "request_id": _REQUEST_ID,
+        "kind": "addentitlement",
+        "status": "on_air",
+        "accepted_at": _AT,
+        "transaction_id": "sms-2026-000001",
+        "device_id": "1234567890",
+        "encrypted_at": "2026-03-01T12:00:00.200000Z",
+        "on_air_at": "2026-03-01T12:00:00.250000Z",
+    },
+    "DeviceState": {
+        "device_id": "1234567890",
+        "status": "active",
+        "entitlements": [{"product_id": 101, "starts_at": "2026-03-01T12:00:00Z", "ends_at": None}],
+        "number": 1772366400,
+        "last_aired_at": "2026-03-01T12:00:00.250000Z",
+        "messages": [
+            {
+                "message_id": 42,
+                "text": "Your subscription ends on Friday.",
+                "duration_s": 30,
+                "position": 0,
+                "priority": 0,
+                "starts_at": "2026-03-01T12:00:00Z",
+                "expires_at": "2026-03-08T12:00:00Z",
+            }
+        ],
+    },
+    "Product": {"product_id": 101, "name": "Sport"},
+    "Catalogue": {"products": [{"product_id": 101, "name": "Sport"}]},
+}
+_BATCH_ANSWER = (
+    f'{{"line":1,"status":"accepted","request_id":"{_REQUEST_ID}"}}\n'
+    '{"line":2,"status":"refused","code":"unknown_product","detail":"…"}\n'
+)
+
+
 def document() -> dict[str, Any]:
     """The document as it is served at `/openapi.json`."""
     return {
@@ -172,7 +218,7 @@ def _batch() -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "A BatchLine for each line",
-                "content": {_NDJSON: {"schema": {"type": "string"}}},
+                "content": {_NDJSON: {"schema": {"type": "string"}, "example": _BATCH_ANSWER}},
             },
             **_problems((*_EVERYWHERE, "malformed", "too_large")),
         },
@@ -253,7 +299,8 @@ def _example(code: str) -> dict[str, Any]:
 
 
 def _answer(description: str, schema: str) -> dict[str, Any]:
-    return {"description": description, "content": {_JSON: {"schema": _ref(schema)}}}
+    content = {"schema": _ref(schema), "example": _ANSWERS[schema]}
+    return {"description": description, "content": {_JSON: content}}
 
 
 def _parameter(name: str, where: str, schema: dict[str, Any]) -> dict[str, Any]:
