@@ -73,7 +73,14 @@ def test_what_runs_what_a_box_holds_and_its_rehit_are_told(house: House) -> None
         "auditor": "away",
         **dict.fromkeys(("gateway", "emmg", "encryptor", "cycler", "scheduler", "mux"), "ok"),
     }
-    [stream] = said["streams"]
+
+    def airing() -> dict[str, Any]:
+        [stream] = json.loads(_run(house, "operator", "status"))["streams"]
+        return dict(stream)
+
+    # The cycler notes each second what it airs.
+    wait_until(lambda: airing()["classes"][0]["emms"] == 1, "the box noted in the carousel")
+    stream = airing()
     assert (stream["name"], stream["is_aired"], stream["link"]) == (
         "0xFFF00001:1",
         True,
