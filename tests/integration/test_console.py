@@ -22,7 +22,7 @@ from portcullis.store.database import engine_for
 from portcullis.store.migrate import migrate
 from portcullis.store.schema import requests
 
-pytestmark = pytest.mark.xdist_group("console")
+pytestmark = [pytest.mark.xdist_group("console"), pytest.mark.timeout(300)]
 
 PAGES = ("", "/devices/7", "/carousel", "/keys", "/refusals", "/search?q=nothing", "/devices/99")
 DESKTOP, PHONE = (1200, 900), (390, 844)
@@ -183,7 +183,9 @@ def test_the_help_desk_finds_a_box_and_sends_it_again(desk: Desk, browser: Brows
     assert complaints == []
     engine = engine_for(desk.house.url)
     with engine.connect() as connection:
-        row = connection.execute(select(requests).where(requests.c.kind == "rehit")).one()
+        row = connection.execute(
+            select(requests).where(requests.c.kind == "rehit", requests.c.device_id == 1001)
+        ).one()
     engine.dispose()
     assert (row.client_id, json.loads(row.body)["by"]) == ("console", "anna")
     page.context.close()
