@@ -1,8 +1,8 @@
 """The worst wait over the number of boxes, as an SVG. Pure."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from math import ceil, floor, log10
-from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 150, 30, 50
