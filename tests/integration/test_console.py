@@ -11,7 +11,6 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
-from conftest import MariaDb
 from granted import users
 from house import House, wait_until
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -21,6 +20,7 @@ from portcullis.cli.main import cli
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import migrate
 from portcullis.store.schema import requests
+from tests.conftest import MariaDb
 
 pytestmark = [pytest.mark.xdist_group("console"), pytest.mark.timeout(300)]
 

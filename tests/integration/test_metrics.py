@@ -23,7 +23,13 @@ from tests.ports import free_ports
 
 ROOMS = ["gateway", "emmg", "encryptor", "cycler", "scheduler", "mux", "auditor"]
 PAGE = Path("docs/metrics.md")
-_OF_ALL = ("portcullis_build_", "portcullis_check_", "portcullis_log_")
+_OF_ALL = (
+    "portcullis_build_",
+    "portcullis_check_",
+    "portcullis_clock_",
+    "portcullis_log_",
+    "portcullis_tls_",
+)
 _OWN_LABELS = {"le"}
 _AT_REST = (
     'key_live_epoch{product_id="101"}',

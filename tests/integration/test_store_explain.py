@@ -39,7 +39,10 @@ from portcullis.store.to_seal import read_orders
 from portcullis.store.work import Finished, SealedEmm, claim, claimed, finish
 from tests.conftest import running_mariadb
 
-pytestmark = pytest.mark.timeout(400)  # on a loaded machine the rows take a minute
+pytestmark = [
+    pytest.mark.timeout(400),  # on a loaded machine the rows take a minute
+    pytest.mark.xdist_group("explain"),  # and are filled in once
+]
 
 _MOST_READ = 30_000
 """Rows that one statement may read: a page of the largest batch a few times over."""
