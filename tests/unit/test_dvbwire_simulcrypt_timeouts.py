@@ -37,12 +37,12 @@ def with_stream() -> tuple[EmmgConnection, MuxConnection]:
 
 def test_a_channel_setup_unanswered_times_out() -> None:
     """Once, and then nothing more is awaited."""
-    emmg = EmmgConnection(3, 1, 1, 1)
+    emmg = EmmgConnection(3, 1, 1, 1, setup_timeout_s=2.5)
     assert emmg.next_timeout() is None
     emmg.open_channel(100.0)
-    assert emmg.next_timeout() == 105.0
-    assert emmg.handle_timeout(104.9) == []
-    assert emmg.handle_timeout(105.0) == [TimedOut(MessageType.CHANNEL_STATUS, None)]
+    assert emmg.next_timeout() == 102.5
+    assert emmg.handle_timeout(102.4) == []
+    assert emmg.handle_timeout(102.5) == [TimedOut(MessageType.CHANNEL_STATUS, None)]
     assert emmg.next_timeout() is None
     assert emmg.handle_timeout(200.0) == []
 

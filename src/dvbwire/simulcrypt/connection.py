@@ -167,8 +167,17 @@ class Connection(ABC):
             (ParameterType.DATA_TYPE, stream.data_type),
         )
 
-    def _await(self, what: MessageType, stream_id: int | None, now: float) -> None:
-        self._awaited[what, stream_id] = now + self._response_timeout_s
+    def _await(
+        self,
+        what: MessageType,
+        stream_id: int | None,
+        now: float,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Expect an answer, by default within the time that all have."""
+        if timeout_s is None:
+            timeout_s = self._response_timeout_s
+        self._awaited[what, stream_id] = now + timeout_s
 
     def _test(self, now: float) -> None:
         """Ask whether the channel and each open stream are still there."""

@@ -49,6 +49,7 @@ class EmmgConnection(Connection):
         data_channel_id: int,
         section_tspkt_flag: int,
         *,
+        setup_timeout_s: float = 5.0,
         response_timeout_s: float = 5.0,
         test_after_s: float = 10.0,
     ) -> None:
@@ -59,7 +60,8 @@ class EmmgConnection(Connection):
             client_id: 32 bits, CA_system_id in the upper 16.
             data_channel_id: 16 bits, unique for the client_id on the MUX.
             section_tspkt_flag: what to ask for; what is answered must be obeyed.
-            response_timeout_s: how long to wait for each answer.
+            setup_timeout_s: how long to wait for the answer to channel_setup.
+            response_timeout_s: how long to wait for each other answer.
             test_after_s: silence of the peer after which channel and streams are tested.
 
         Raises:
@@ -71,6 +73,7 @@ class EmmgConnection(Connection):
         self.client_id = client_id
         self.data_channel_id = data_channel_id
         self.section_tspkt_flag = section_tspkt_flag
+        self._setup_timeout_s = setup_timeout_s
         self._provision_heads: dict[int, bytes] = {}
         self._udp_heads: dict[int, bytes] = {}
 
@@ -78,7 +81,7 @@ class EmmgConnection(Connection):
         """Ask for the channel; ChannelOpened or ChannelError follows."""
         flag = (ParameterType.SECTION_TSPKT_FLAG, self.section_tspkt_flag)
         self._send_channel(MessageType.CHANNEL_SETUP, flag)
-        self._await(MessageType.CHANNEL_STATUS, None, now)
+        self._await(MessageType.CHANNEL_STATUS, None, now, self._setup_timeout_s)
 
     def open_stream(self, stream_id: int, data_id: int, data_type: int, now: float) -> None:
         """Ask for a stream on the open channel; StreamOpened or StreamError follows."""

@@ -38,8 +38,10 @@ from portcullis.runtime.logging import get_logger
 from portcullis.runtime.service import split_address
 from portcullis.runtime.tls import TlsFiles
 
-_CONNECT_TIMEOUT_S = 5.0
-_BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 2.0  # a MUX that is back is on air again within 5 s
+# For TCP, and again for channel_setup: one begun into silence ends in time for the next, when
+# the MUX is back, to be on air within 5 s.
+_CONNECT_TIMEOUT_S = 2.5
+_BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 2.0
 _SETTLED_S = 5.0  # a session that lasted this long was a good one
 _IN_USE_RETRY_S = 1.0
 _UDP_SETTLE_S = 0.1  # TCP may overtake UDP
@@ -191,7 +193,11 @@ class _Session(asyncio.Protocol):
         self.stream_closed.set()
         flag = SectionTspktFlag.SECTIONS if config.format == "sections" else 1
         self.connection = EmmgConnection(
-            config.version, config.client_id, config.data_channel_id, flag
+            config.version,
+            config.client_id,
+            config.data_channel_id,
+            flag,
+            setup_timeout_s=_CONNECT_TIMEOUT_S,
         )
         self._link = link
         self._config = config
