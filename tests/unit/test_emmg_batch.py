@@ -8,7 +8,7 @@ import pytest
 from portcullis.emm import Kind
 from portcullis.emmg.batch import build_batch, epoch_for, read_reply
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.to_seal import Orders, Window
+from portcullis.store.to_seal import Orders, Window, begins_at
 from portcullis.store.work import Claimed
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -64,6 +64,7 @@ def message(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 (columns)
         "priority": 0,
         "starts_at": NOW,
         "expires_at": NOW + HOUR,
+        "ordered_at": NOW,
         "removed_at": None,
     } | changes
 
@@ -78,6 +79,24 @@ def test_a_state_names_products_epochs_and_windows() -> None:
     (entitlement,) = ahead.items[0].state.entitlements
     assert entitlement.starts_at == int((NOW + HOUR).timestamp())
     assert not entitlement.HasField("ends_at")
+
+
+def test_what_begins_with_its_order_waits_for_no_clock() -> None:
+    """The database's clock was ahead when it was ordered, and has been set back since."""
+    now = NOW - HOUR
+    since_order = Window(101, begins_at(NOW, NOW), None)
+    asked = build_batch(
+        [claimed()],
+        orders(now=now, entitlements={7: [since_order]}, messages={7: [message()]}),
+    )
+    [entitlement] = asked.items[0].state.entitlements
+    assert not entitlement.HasField("starts_at")
+    assert [draft.starts_at for draft in asked.drafts] == [None, None]
+    planned = build_batch(
+        [claimed(seals_state=False)],
+        orders(now=now, messages={7: [message(ordered_at=now)]}),
+    )
+    assert [draft.starts_at for draft in planned.drafts] == [NOW]
 
 
 def test_a_product_key_is_sent_once_for_many_boxes() -> None:

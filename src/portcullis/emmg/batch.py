@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 from portcullis.emm import Kind
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.keys import sealed_key
-from portcullis.store.to_seal import Orders
+from portcullis.store.to_seal import Orders, begins_at
 from portcullis.store.work import Claimed, Finished, SealedEmm
 
 
@@ -111,7 +111,7 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: 
         row["message_id"],
         Kind.WITHDRAWAL if withdrawn else Kind.MESSAGE,
         "order",
-        starts_at=None if withdrawn else row["starts_at"],
+        starts_at=None if withdrawn else begins_at(row["starts_at"], row["ordered_at"]),
         ends_at=row["expires_at"],
     )
     item = _add(batch, draft, device_key)
@@ -166,8 +166,8 @@ def _state(
     return state, held
 
 
-def _later(start: datetime, now: datetime) -> int | None:
-    return int(start.timestamp()) if start > now else None
+def _later(start: datetime | None, now: datetime) -> int | None:
+    return int(start.timestamp()) if start is not None and start > now else None
 
 
 def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: datetime | None) -> int | None:

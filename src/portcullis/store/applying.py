@@ -201,6 +201,7 @@ def _generate_osm(group: Group, request: Request) -> Effect:
             "priority": request.body.get("priority", 0),
             "starts_at": starts_at,
             "expires_at": expires_at,
+            "ordered_at": group.second,
             "wanted": wanted,
         },
         resolved={"starts_at": starts_at.isoformat(), "expires_at": expires_at.isoformat()},

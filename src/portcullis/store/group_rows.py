@@ -124,7 +124,7 @@ def save(connection: Connection, group: Group) -> None:
     """Write what the group changed, its new messages excepted."""
     raised = [device for device in group.devices.values() if device.is_raised]
     _write_devices(connection, [device for device in raised if device.is_changed])
-    _write_entitlements(connection, raised)
+    _write_entitlements(connection, group, raised)
     _remove_messages(connection, group, raised)
     _seal_messages_again(connection, group, raised)
     # A plain insert for what is new: another gateway's row is a duplicate key, not overwritten.
@@ -163,7 +163,7 @@ def _write_devices(connection: Connection, changed: Sequence[Device]) -> None:
     upsert(connection, devices, held, ["active", "added_at", "removed_at"])
 
 
-def _write_entitlements(connection: Connection, raised: Sequence[Device]) -> None:
+def _write_entitlements(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
     emptied = [device.device_id for device in raised if device.loses_all]
     if emptied:
         connection.execute(delete(entitlements).where(entitlements.c.device_id.in_(emptied)))
@@ -182,12 +182,13 @@ def _write_entitlements(connection: Connection, raised: Sequence[Device]) -> Non
             "product_id": product_id,
             "starts_at": window[0],
             "ends_at": window[1],
+            "ordered_at": group.second,
         }
         for device in raised
         for product_id, window in device.windows.items()
         if window is not None
     ]
-    upsert(connection, entitlements, granted, ["starts_at", "ends_at"])
+    upsert(connection, entitlements, granted, ["starts_at", "ends_at", "ordered_at"])
 
 
 def _remove_messages(connection: Connection, group: Group, raised: Sequence[Device]) -> None:

@@ -32,7 +32,10 @@ def active_rights(engine: Engine) -> Iterator[tuple[int, tuple[int, ...]]]:
                 .where(
                     and_(
                         entitlements.c.device_id.between(ids[0], ids[-1]),
-                        entitlements.c.starts_at <= now,
+                        or_(
+                            entitlements.c.starts_at <= now,
+                            entitlements.c.starts_at == entitlements.c.ordered_at,
+                        ),
                         or_(entitlements.c.ends_at.is_(None), entitlements.c.ends_at > now),
                     )
                 )

@@ -142,6 +142,8 @@ entitlements = Table(
     Column("product_id", Integer, primary_key=True, autoincrement=False),
     Column("starts_at", UtcDateTime, nullable=False),  # whole seconds
     Column("ends_at", UtcDateTime),  # whole seconds; NULL: open
+    # whole seconds; as `starts_at`: it is in force since its order, whatever the clock says now
+    Column("ordered_at", UtcDateTime),
     Index(None, "product_id"),
     Index(None, "ends_at"),
 )
@@ -171,6 +173,7 @@ messages = Table(
     Column("priority", SmallInteger, nullable=False),
     Column("starts_at", UtcDateTime, nullable=False),  # whole seconds
     Column("expires_at", UtcDateTime, nullable=False),  # whole seconds
+    Column("ordered_at", UtcDateTime),  # as in `entitlements`
     Column("removed_at", UtcDateTime),
     Column("wanted", BigInteger, nullable=False),  # device_work.wanted of the order
     Column("sealed", _FLAG, nullable=False, default=0),  # its EMMs are in `emms`

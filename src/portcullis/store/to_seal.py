@@ -21,10 +21,10 @@ MESSAGE_GRACE = timedelta(hours=2)
 
 
 class Window(NamedTuple):
-    """An entitlement of a device; `ends_at` None: open."""
+    """An entitlement of a device; `starts_at` None: since its order, `ends_at` None: open."""
 
     product_id: int
-    starts_at: datetime
+    starts_at: datetime | None
     ends_at: datetime | None
 
 
@@ -87,7 +87,7 @@ def _windows(
     connection: Connection, device_ids: Collection[int], now: datetime
 ) -> Mapping[int, Sequence[Window]]:
     held = entitlements.c
-    columns = (held.device_id, held.product_id, held.starts_at, held.ends_at)
+    columns = (held.device_id, held.product_id, held.starts_at, held.ends_at, held.ordered_at)
     found = get(
         connection,
         columns,
@@ -95,9 +95,19 @@ def _windows(
         or_(held.ends_at.is_(None), held.ends_at > now),
     )
     windows: dict[int, list[Window]] = {}
-    for device_id, *window in sorted(zip(*found, strict=True), key=itemgetter(0, 1)):
-        windows.setdefault(device_id, []).append(Window(*window))
+    rows = sorted(zip(*found, strict=True), key=itemgetter(0, 1))
+    for device_id, product_id, starts_at, ends_at, ordered_at in rows:
+        start = begins_at(starts_at, ordered_at)
+        windows.setdefault(device_id, []).append(Window(product_id, start, ends_at))
     return windows
+
+
+def begins_at(starts_at: datetime, ordered_at: datetime | None) -> datetime | None:
+    """When a right or a message begins; None: with its order, whatever the clock said then.
+
+    A clock that has been set back since would make it wait for what it said.
+    """
+    return None if starts_at == ordered_at else starts_at
 
 
 def _texts(
