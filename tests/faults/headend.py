@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from demo.headend import make_boxes
+from tests.cluster import YESTERDAY
 from tests.faults.processes import Keeper, Part, answers_ok
 from tests.faults.sms import PRODUCTS, Access
 from tests.ports import free_ports
@@ -35,6 +36,7 @@ listen = "127.0.0.1:{listen}"
 request_log = "{home}/{name}.jsonl"
 oauth_dir = "{home}/oauth"
 issuer = "https://portcullis.test"
+token_lifetime = "12h"
 """,
     "emmg": """\
 encryptor = {encryptors}
@@ -51,6 +53,7 @@ import_keys = ["keys"]
 """,
     "scheduler": """\
 encryptor = {encryptors}
+purge_every = "2s"
 {tls}
 """,
     "mux": """\
@@ -98,6 +101,7 @@ class Plan:
         counts: processes of each room.
         reach: where a caller finds another part, by (caller's room, part's name); a proxy's port
             where one stands between them.
+        environ: of every service, beside the test's own.
     """
 
     database: DatabaseSection
@@ -113,6 +117,7 @@ class Plan:
         }
     )
     reach: Callable[[str, str, int], int] = lambda _caller, _part, port: port
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 class HeadEnd:
@@ -174,7 +179,7 @@ class HeadEnd:
 
     def _issue_certificates(self) -> None:
         """A CA, and a certificate for each room that speaks to the encryptor."""
-        command = [sys.executable, "-m", "portcullis.cli.main", "ca"]
+        command = [*YESTERDAY, sys.executable, "-m", "portcullis.cli.main", "ca"]
         where = ["--dir", str(self.home / "tls")]
         subprocess.run([*command, "init", *where], check=True, stdout=subprocess.DEVNULL)
         for room in ("encryptor", "emmg", "scheduler", "keys"):
@@ -245,7 +250,10 @@ class HeadEnd:
         command = [sys.executable, "-m", "portcullis.cli.main", room]
         monitor = self.monitors[name]
         return Part(
-            name, [*command, "--config", str(self.config(name))], lambda: answers_ok(monitor)
+            name,
+            [*command, "--config", str(self.config(name))],
+            lambda: answers_ok(monitor),
+            self.plan.environ,
         )
 
     def _haproxy(self) -> Part:
@@ -269,18 +277,15 @@ class HeadEnd:
             environ,
         )
 
-    def wait_balanced(self, timeout_s: float = 60.0) -> None:
-        """Wait until HAProxy holds every gateway for ready."""
+    def wait_balanced(self, *hung: str, timeout_s: float = 60.0) -> None:
+        """Wait until HAProxy holds every gateway for ready, but those that hang for down."""
         url = f"http://127.0.0.1:{self.stats_port}/;csv"
+        wanted = {name: "DOWN" if name in hung else "UP" for name in self.names["gateway"]}
         end = time.monotonic() + timeout_s
         while True:
             rows = csv.DictReader(httpx.get(url).text.removeprefix("# ").splitlines())
-            status = {
-                row["svname"]: row["status"]
-                for row in rows
-                if row["svname"] in self.names["gateway"]
-            }
-            if set(status.values()) == {"UP"}:
+            status = {row["svname"]: row["status"] for row in rows if row["svname"] in wanted}
+            if status == wanted:
                 return
             assert time.monotonic() < end, status
             time.sleep(0.1)

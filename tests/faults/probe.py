@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -31,7 +32,7 @@ class Probe:
     def add(self) -> None:
         """Order the box into being, if it is not yet."""
         if self.device_id not in ledger_of(self.ledger).boxes:
-            self.order("adddevice", {"device_id": self.device_id}, time.monotonic() + _GIVE_UP_S)
+            self.order("adddevice", {"device_id": self.device_id})
 
     def seen(self) -> float:
         """Give an order and repeat it until it is taken; monotonic time when the box holds it."""
@@ -54,8 +55,11 @@ class Probe:
         ), f"taken, but not at the box within {_GIVE_UP_S:.0f} s"
         return time.monotonic()
 
-    def order(self, op: str, body: dict[str, object], give_up: float) -> None:
-        """Give an order until it is taken, and book it."""
+    def order(
+        self, op: str, body: dict[str, object], give_up: float | None = None
+    ) -> dict[str, Any]:
+        """Repeat an order until it is taken, and book it; the answer."""
+        give_up = give_up or time.monotonic() + _GIVE_UP_S
         body["transaction_id"] = f"probe-{next(self.numbers)}"
         while True:
             try:
@@ -71,6 +75,7 @@ class Probe:
         line = {"op": op, "body": body, "answer": answer.json()}
         with self.ledger.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        return line["answer"]
 
 
 @contextmanager

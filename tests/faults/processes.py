@@ -6,7 +6,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Self
 
 _LOOK_S = 0.02
 _RESTART_S = 0.1  # as systemd does
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 20.0
 
 
@@ -146,6 +147,18 @@ class Keeper:
     def let(self, name: str) -> None:
         """Start what was held."""
         self.parts[name].is_held = False
+
+    @contextmanager
+    def hung(self, *names: str) -> Iterator[None]:
+        """Have parts hang: they hold what they have and answer nobody (SIGSTOP)."""
+        pids = [part.process.pid for name in names if (part := self.parts[name]).process]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def _end(self, name: str, number: signal.Signals) -> None:
         part = self.parts[name]

@@ -79,6 +79,7 @@ class Sms:
         failed_tries: tries that had none, by what came instead.
         surprises: answers that no order should have had.
         worst_gap_s: the longest time between two 2xx.
+        token: its access token.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Sms:
         self.surprises: list[str] = []
         self.worst_gap_s = 0.0
         self.latencies_s: list[float] = []
+        self.token = ""
         self._access = access
         self._ledger = ledger_of(ledger)
         self._file = ledger.open("a", encoding="utf-8")
@@ -111,7 +113,7 @@ class Sms:
 
     def __enter__(self) -> Self:
         with httpx.Client(verify=self._access.tls()) as http:
-            self._token = self._access.token(http)
+            self.token = self._access.token(http)
         self._thread.start()
         return self
 
@@ -153,7 +155,7 @@ class Sms:
                 verify=self._access.tls(),
                 timeout=ANSWER_TIMEOUT_S,
                 limits=limits,
-                headers={"Authorization": f"Bearer {self._token}"},
+                headers={"Authorization": f"Bearer {self.token}"},
             ) as http,
             asyncio.TaskGroup() as group,
         ):

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from portcullis.store.database import engine_for
 from tests.cluster import Cluster
 from tests.faults.boxes import Boxes
@@ -31,6 +33,7 @@ class System:
     boxes: Boxes
     cluster: Cluster
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    _token: str = ""
 
     @property
     def ledger(self) -> Path:
@@ -48,6 +51,7 @@ class System:
             run=f"run{next(self.numbers)}",
             pause_s=pause_s,
         ) as sms:
+            self._token = sms.token
             yield sms
 
     @contextmanager
@@ -55,6 +59,19 @@ class System:
         """The box by which to tell that everything works."""
         with probe(self.head_end.access, self.boxes, self.ledger, PROBE, self.numbers) as one:
             yield one
+
+    def refuses(self) -> None:
+        """Give an order now: it is told `unavailable`, and how long to wait.
+
+        By the gateway (503), or by HAProxy where no gateway answers in time (504).
+        """
+        access = self.head_end.access
+        with httpx.Client(verify=access.tls(), base_url=access.url, timeout=30) as http:
+            http.headers["Authorization"] = f"Bearer {self._token}"
+            answer = http.post("/adddevice", json={"transaction_id": "away", "device_id": "7"})
+        assert answer.status_code in (503, 504)
+        assert answer.json()["code"] == "unavailable"
+        assert int(answer.headers["Retry-After"]) > 0
 
     def verdict(self, sms: Sms) -> dict[str, int]:
         """Every 2xx once in the tables, every box as ordered; raises AssertionError if not.
@@ -69,7 +86,7 @@ class System:
         engine.dispose()
         assert found.lost == []
         assert found.doubled == []
-        assert wrong == {}
+        assert not wrong, wrong
         assert self.head_end.keeper.own_deaths == []
         return {
             "orders": sms.answered,

@@ -5,7 +5,6 @@ Recovery: from the part's return until an order given then has reached its box.
 
 import time
 
-import httpx
 import pytest
 
 from tests.faults.figures import record
@@ -29,7 +28,7 @@ def test_a_part_may_be_away(wired: System, wires: Wires, seed: int, part: str, h
         leave(wired, wires, part, how)
         heard_before = wired.boxes.repeats()
         if part == DATABASE:
-            refuses(wired)
+            wired.refuses()
         time.sleep(AWAY_S)
         assert part == "mux1" or wired.boxes.repeats() > heard_before, "the carousel stood still"
         back_at = come_back(wired, wires, part, how)
@@ -80,18 +79,3 @@ def come_back(system: System, wires: Wires, part: str, how: str) -> float:
         assert ready_at is not None
         return ready_at
     return time.monotonic()
-
-
-def refuses(system: System) -> None:
-    """An order now is told `unavailable`, and how long to wait: the SMS is not left to wonder.
-
-    By the gateway (503), or by HAProxy where the gateway waits for a database that is silent (504).
-    """
-    access = system.head_end.access
-    body = {"transaction_id": "while-away", "device_id": "7"}
-    with httpx.Client(verify=access.tls(), base_url=access.url, timeout=30) as http:
-        http.headers["Authorization"] = f"Bearer {access.token(http)}"
-        answer = http.post("/adddevice", json=body)
-    assert answer.status_code in (503, 504)
-    assert answer.json()["code"] == "unavailable"
-    assert int(answer.headers["Retry-After"]) > 0

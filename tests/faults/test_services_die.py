@@ -1,4 +1,4 @@
-"""Proof 1: any service process may die at any moment; gateways may come and go unnoticed."""
+"""Proof 1: any service may die at any moment; gateways may come, go and hang."""
 
 import random
 import time
@@ -11,6 +11,7 @@ from tests.faults.system import System
 
 KILL_FOR_S = 600 if IS_FULL else 10
 ROUNDS = 10 if IS_FULL else 1
+HANG_S = 30 if IS_FULL else 3
 
 
 @pytest.mark.timeout(1200)
@@ -64,6 +65,44 @@ def test_gateways_come_and_go_unnoticed(system: System, seed: int) -> None:
         "gateways killed and stopped in turn behind HAProxy",
         faults=faults,
         worst_gap_s=sms.worst_gap_s,
+        slowest_answer_s=max(sms.latencies_s),
+        tries_repeated=sms.failed_tries.total(),
+        seed=seed,
+        **figures,
+    )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("count", [1, 2], ids=["one", "all"])
+def test_gateways_may_hang(system: System, seed: int, count: int) -> None:
+    """What one has in hand goes to the other; where all hang it is said. Nothing is done twice.
+
+    What a gateway that hung had taken it does when it wakes, long after another has done it.
+    """
+    head_end = system.head_end
+    hung = head_end.names["gateway"][:count]
+    with system.load(seed, pause_s=0.3) as sms, system.probe() as probe:
+        head_end.wait_balanced()
+        sms.reset_gap()
+        with head_end.keeper.hung(*hung):
+            head_end.wait_balanced(*hung)
+            if count == 1:
+                probe.seen()
+            else:
+                system.refuses()
+            time.sleep(HANG_S)
+        woke_at = time.monotonic()
+        head_end.wait_balanced()
+        recovery_s = probe.seen() - woke_at
+    figures = system.verdict(sms)
+    record(
+        f"1-hang-{count}",
+        "one gateway of two hangs (SIGSTOP)" if count == 1 else "both gateways hang",
+        for_s=HANG_S,
+        faults=count,
+        worst_gap_s=sms.worst_gap_s,
+        mean_recovery_s=recovery_s,
+        worst_recovery_s=recovery_s,
         slowest_answer_s=max(sms.latencies_s),
         tries_repeated=sms.failed_tries.total(),
         seed=seed,
