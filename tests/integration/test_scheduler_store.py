@@ -175,8 +175,22 @@ def test_a_removed_box_is_told_so_while_a_key_it_holds_opens_anything(engine: En
     """It leaves the carousel when its product's live epoch has passed what it holds."""
     insert_chain(engine, chain())
     box(engine, 1, active=False, held='{"101": 1}')
-    emm(engine, 1)
+    emm(engine, 1, first_aired_at=now_of(engine) - DAY)
     assert purge.tombstone_removed(engine, now_of(engine)) == 0
     with writing(engine) as connection:
         connection.execute(update(keys).values(live_epoch=2))
     assert purge.tombstone_removed(engine, now_of(engine)) == 1
+
+
+@pytest.mark.parametrize("aired", [None, timedelta()], ids=["not yet", "just now"])
+def test_a_removed_box_that_held_nothing_is_told_so(
+    engine: Engine, aired: timedelta | None
+) -> None:
+    """Its state leaves the carousel neither before its first airing nor soon after."""
+    now = now_of(engine)
+    box(engine, 1, active=False)
+    emm(engine, 1, first_aired_at=None if aired is None else now - aired)
+    assert purge.tombstone_removed(engine, now) == 0
+    if aired is not None:
+        later = now + purge.TOLD_FOR + timedelta(seconds=1)
+        assert purge.tombstone_removed(engine, later) == 1

@@ -32,6 +32,8 @@ from portcullis.store.schema import (
 )
 
 CHUNK = 1000
+TOLD_FOR = timedelta(hours=1)
+"""A removed box is told so at least this long, although it never held a key."""
 OVER_S = 86_400.0
 """Entitlements and messages stay a day beyond their end: an SMS may still ask about them."""
 
@@ -42,7 +44,11 @@ def tombstone_ended(engine: Engine, now: datetime) -> int:
 
 
 def tombstone_removed(engine: Engine, now: datetime) -> int:
-    """Take removed devices off the air once no key they hold opens anything any more."""
+    """Take removed devices off the air once no key they hold opens anything any more.
+
+    Not before TOLD_FOR after their first airing: a box that held nothing hears of it, too.
+    """
+    is_told = emms.c.first_aired_at < now - TOLD_FOR
     oldest_live: dict[int, int] = {}
     for chain in read_chains(engine):
         if chain.live_epoch is not None:
@@ -56,7 +62,8 @@ def tombstone_removed(engine: Engine, now: datetime) -> int:
                 .join(emms, emms.c.device_id == device_work.c.device_id)
                 .where(
                     devices.c.active == 0,
-                    device_work.c.dirty_at.is_(None),  # it has been told
+                    device_work.c.dirty_at.is_(None),  # it is sealed
+                    is_told,
                     emms.c.message_id == 0,
                     emms.c.part == 1,
                     emms.c.tombstone == 0,
@@ -78,6 +85,7 @@ def tombstone_removed(engine: Engine, now: datetime) -> int:
                     emms.c.device_id.in_(blind),
                     emms.c.message_id == 0,
                     emms.c.tombstone == 0,
+                    is_told,
                     emms.c.device_id.in_(
                         select(devices.c.device_id).where(
                             devices.c.device_id.in_(blind), devices.c.active == 0
