@@ -1,8 +1,9 @@
 """Payload to sealed sections and back (docs/emm-format.md, "Envelope")."""
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -86,6 +87,10 @@ _HEADER_AND_NONCE = np.dtype(
 )
 
 
+_HEAD = struct.Struct(f"{_HEADER_BYTES}s{_NONCE_BYTES}s")
+_DEK = struct.Struct(f"{DEK_BYTES}s")
+
+
 def derive_kek(device_key: bytes, ca_system_id: int, address: int, epoch: int) -> bytes:
     """The box's key encryption key for one epoch: 32 bytes (HKDF, RFC 5869)."""
     info = (
@@ -146,56 +151,68 @@ def seal_sets(sets: Sequence[EmmSet], random: bytes) -> list[list[bytes]]:
         raise ValueError(f"{len(random)} random bytes for {len(sets)} sets")
     if not sets:
         return []
-    deks = [random[at : at + DEK_BYTES] for at in range(0, len(random), DEK_BYTES)]
     keks, addresses, kinds, epochs, numbers, payloads = zip(*sets, strict=True)
+    deks = [dek for (dek,) in _DEK.iter_unpack(random)]
+    # All keys, then all ciphers, each used as soon as it is made: in the CPU's caches.
     wrapped = list(map(aes_key_wrap, keks, deks))
-    ciphers = list(map(AESGCM, deks))
+    ciphers: Iterable[AESGCM] = map(AESGCM, deks)
     shares: Sequence[bytes] = payloads
-    counts = [1] * len(sets)
-    if max(map(len, payloads)) > _PACKET_SHARES[0]:
+    sizes = _integers(list(map(len, payloads)))
+    columns = [_integers(one) for one in (addresses, kinds, epochs, numbers)]
+    part = parts = counts = np.ones(len(sets), np.int64)
+    if sizes.max() > _PACKET_SHARES[0]:
         cut = list(map(split_payload, payloads))
-        counts = list(map(len, cut))
+        counts = _integers(list(map(len, cut)))
         shares = list(chain.from_iterable(cut))
-        ciphers = [one for one, n in zip(ciphers, counts, strict=True) for _ in range(n)]
+        sizes = _integers(list(map(len, shares)))
+        ciphers = chain.from_iterable(map(repeat, ciphers, counts.tolist()))
         wrapped = [
-            w for one, n in zip(wrapped, counts, strict=True) for w in (one, *[b""] * (n - 1))
+            wrap
+            for one, n in zip(wrapped, counts.tolist(), strict=True)
+            for wrap in (one, *[b""] * (n - 1))
         ]
-    parts = np.array(counts)
-    columns = [np.repeat(column, parts) for column in (addresses, kinds, epochs, numbers)]
-    heads = _headers_and_nonces(parts, list(map(len, shares)), columns)
-    stride = _HEADER_BYTES + _NONCE_BYTES
-    headers = [heads[at : at + _HEADER_BYTES] for at in range(0, len(heads), stride)]
-    nonces = [heads[at : at + _NONCE_BYTES] for at in range(_HEADER_BYTES, len(heads), stride)]
+        columns = [np.repeat(one, counts) for one in columns]
+        parts = np.repeat(counts, counts)
+        part = np.arange(1, len(shares) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
+    heads = _headers_and_nonces(part, parts, sizes, columns)
     sections = [
         header + wrap + cipher.encrypt(nonce, share, header)
-        for header, wrap, cipher, nonce, share in zip(
-            headers, wrapped, ciphers, nonces, shares, strict=True
+        for (header, nonce), wrap, cipher, share in zip(
+            _HEAD.iter_unpack(heads), wrapped, ciphers, shares, strict=True
         )
     ]
     if len(sections) == len(sets):
         return [[section] for section in sections]
-    ends = np.cumsum(parts).tolist()
-    return [sections[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    starts = (np.cumsum(counts) - counts).tolist()
+    return [sections[at : at + n] for at, n in zip(starts, counts.tolist(), strict=True)]
+
+
+def _integers(values: Sequence[int]) -> NDArray[np.int64]:
+    """The values as an array: three times as fast as `np.array`."""
+    return np.frombuffer(struct.pack(f"{len(values)}q", *values), np.int64)
 
 
 def _headers_and_nonces(
-    parts: NDArray[np.int64], sizes: Sequence[int], columns: Sequence[NDArray[np.int64]]
+    part: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    columns: Sequence[NDArray[np.int64]],
 ) -> bytes:
     """Header and nonce of every part, 28 bytes each.
 
-    `parts` by set; by part: `sizes` of the shares, and address, kind, epoch, number.
+    All by part: its place in its set, of how many; `sizes` of the shares; and `columns` address,
+    kind, epoch, number.
     """
     address, kind, epoch, number = columns
-    part = np.arange(1, len(sizes) + 1) - np.repeat(np.cumsum(parts) - parts, parts)
     rows = np.empty(len(sizes), _HEADER_AND_NONCE)
     rows["table_id"] = TABLE_ID
     # ETR 289: section_syntax_indicator 0, reserved bits 1, 12 bits of length
-    sealed = np.array(sizes) + (part == 1) * _WRAPPED_BYTES + _TAG_BYTES
+    sealed = sizes + (part == 1) * _WRAPPED_BYTES + _TAG_BYTES
     rows["length"] = 0x7000 | (_HEADER_BYTES - 3 + sealed)
     rows["address"] = rows["nonce_address"] = address >> 8
     rows["address_low"] = rows["nonce_address_low"] = address & 0xFF
     rows["version_kind"] = FORMAT_VERSION << 4 | kind
-    rows["part_parts"] = part << 4 | np.repeat(parts, parts)
+    rows["part_parts"] = part << 4 | parts
     rows["epoch"] = rows["nonce_epoch"] = epoch
     rows["number"] = rows["nonce_number"] = number
     rows["nonce_part"] = part
