@@ -13,7 +13,7 @@ from portcullis.auditor.heads import Signer
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.service import Service
-from portcullis.store.database import engine_for
+from portcullis.store.database import engine_for, reason_of
 
 POLL_S = 1.0
 _ANSWER_S = 4.0
@@ -61,5 +61,5 @@ def _step(auditor: Auditor, *, signs: bool, anchors: bool) -> None:
         if anchors:
             auditor.anchor()
     except (SQLAlchemyError, OSError) as error:
-        auditor.trouble["log"] = f"the evidence is behind: {type(error).__name__}"
-        log.warning("the evidence is behind", error=type(error).__name__)
+        auditor.trouble["log"] = f"the evidence is behind: {reason_of(error)}"
+        log.warning("the evidence is behind", error=reason_of(error))

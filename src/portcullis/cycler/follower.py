@@ -14,6 +14,7 @@ from portcullis.cycler.errors import NotAirableError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.memory import give_back
 from portcullis.runtime.threads import in_thread
+from portcullis.store.database import reason_of
 from portcullis.store.feed import (
     TOMBSTONE_HORIZON_S,
     AirableEmm,
@@ -78,7 +79,7 @@ class Follower:
                 await self.step()
             except SQLAlchemyError as error:
                 self.counts["database"] += 1
-                log.warning("cannot read the feed", reason=type(error).__name__)
+                log.warning("cannot read the feed", reason=reason_of(error))
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(poll_s)
 

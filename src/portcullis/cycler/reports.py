@@ -11,6 +11,7 @@ from portcullis.cycler.asrun import MAX_UNWRITTEN, AsRunWriter, Batch
 from portcullis.cycler.errors import AsRunError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.threads import in_thread
+from portcullis.store.database import reason_of
 from portcullis.store.feed import FirstAiring, write_first_airings
 
 _REPORT_S = 0.1
@@ -50,7 +51,7 @@ class FirstAiringReports:
                 await in_thread(write_first_airings, self._engine, batch)
             except SQLAlchemyError as error:
                 self.errors += 1
-                log.warning("cannot write first airings", reason=type(error).__name__)
+                log.warning("cannot write first airings", reason=reason_of(error))
                 return False
             del self._unwritten[: len(batch)]
         return True

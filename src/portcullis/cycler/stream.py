@@ -24,6 +24,7 @@ from portcullis.runtime.logging import get_logger
 from portcullis.runtime.memory import give_back
 from portcullis.runtime.metrics import histogram
 from portcullis.runtime.threads import in_thread
+from portcullis.store.database import reason_of
 from portcullis.store.feed import EmmKey, first_aired_times
 from portcullis.store.leases import Held, lease_note, release_lease, take_lease
 
@@ -149,7 +150,7 @@ class Stream:
             except SQLAlchemyError as error:
                 self._database_was_away = True
                 self.counts["lease_errors"] += 1
-                self._log.warning("cannot renew the lease", reason=type(error).__name__)
+                self._log.warning("cannot renew the lease", reason=reason_of(error))
             await asyncio.sleep(delay_s)
 
     async def say_goodbye(self) -> None:
@@ -164,7 +165,7 @@ class Stream:
         try:
             await self._release()
         except SQLAlchemyError as error:
-            self._log.warning("cannot release the lease", reason=type(error).__name__)
+            self._log.warning("cannot release the lease", reason=reason_of(error))
 
     async def _renew(self) -> float:
         """Ask for the lease, or for more of it; returns the seconds until it is to ask again."""

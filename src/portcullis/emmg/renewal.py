@@ -10,6 +10,7 @@ from portcullis.emmg.worker import Worker
 from portcullis.runtime.config import Duration
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.threads import in_thread
+from portcullis.store.database import reason_of
 from portcullis.store.work import hold_on
 
 _PARTS = 3
@@ -31,5 +32,5 @@ async def keep_claims(engine: Engine, workers: Sequence[Worker], hold: Duration)
             try:
                 await in_thread(hold_on, engine, lasting, hold.delta)
             except SQLAlchemyError as error:
-                log.warning("claims_not_renewed", reason=type(error).__name__)
+                log.warning("claims_not_renewed", reason=reason_of(error))
         before = now

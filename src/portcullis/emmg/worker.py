@@ -35,7 +35,7 @@ from portcullis.runtime.rpc.client import (
     EncryptorError,
     EncryptorUnavailableError,
 )
-from portcullis.store.database import chunked
+from portcullis.store.database import chunked, reason_of
 from portcullis.store.failures import give_back, give_up_or_retry
 from portcullis.store.to_seal import read_orders
 from portcullis.store.work import Claimed, claim, claimed, finish
@@ -97,7 +97,7 @@ class Worker:
 
     def _fault(self, part: str, error: Exception) -> bool:
         metrics.FAULTS.labels(part).inc()
-        self.trouble = f"{part}: {type(error).__name__}"
+        self.trouble = f"{part}: {reason_of(error)}"
         log.warning("round_failed", part=part, error=str(error)[:300])
         return False
 

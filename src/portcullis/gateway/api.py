@@ -48,6 +48,7 @@ from portcullis.runtime.jwks import KeysUnavailableError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.oauth import Grant, InvalidTokenError, TokenVerifier
 from portcullis.store.applying import Refusal
+from portcullis.store.database import reason_of
 from portcullis.store.orders import Accepted, NewRequest, Result
 from portcullis.store.reads import (
     RequestRecord,
@@ -143,7 +144,7 @@ class Api:
             outcome, response = error.code, problem_response(error)
             call.fields.setdefault("detail", error.detail)
         except (SQLAlchemyError, KeysUnavailableError) as error:
-            log.warning("not answered", call=call.name, error=type(error).__name__)
+            log.warning("not answered", call=call.name, error=reason_of(error))
             problem = ProblemError("unavailable", "something this needs is away at the moment")
             outcome, response = problem.code, problem_response(problem)
         elapsed_s = time.perf_counter() - started

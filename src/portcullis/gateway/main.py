@@ -69,6 +69,7 @@ async def main(source: ConfigSource) -> None:
             service.notices["restore"] = health.notice
             service.checks["writer"] = lambda: "it has ended" if writer.ended.is_set() else None
             service.checks["authorization server"] = keys.check
+            service.notices["orders"] = partial(getattr, writer, "denied")
             service.notices["request log"] = request_log.notice
             console = Console(engine, writer, request_log, People(Path(config.oauth_dir)))
             server = serve_app(api.app([*routes, *console.routes()]), GatewayProtocol)

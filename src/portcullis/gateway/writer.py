@@ -9,7 +9,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portcullis.gateway import metrics
 from portcullis.runtime.logging import get_logger
-from portcullis.store.orders import DatabaseUnavailableError, NewRequest, Refused, Result
+from portcullis.store.orders import (
+    DatabaseDeniedError,
+    DatabaseUnavailableError,
+    NewRequest,
+    Refused,
+    Result,
+)
 
 _GROUP = 500
 
@@ -30,7 +36,9 @@ class Writer:
         self._group: list[_Waiting] = []
         self._arrived = threading.Condition()
         self._is_stopping = False
-        self._is_away = False
+        self.denied: str | None = None
+        """The right that the database denied to the last order; None when it did not."""
+        self._trouble: str | None = None
         self.ended = asyncio.Event()
         """Set when the thread ends: after `stop`, else only by a bug."""
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
@@ -99,15 +107,20 @@ class Writer:
             results = self._apply([request for request, _ in group])
         except DatabaseUnavailableError as error:
             metrics.GROUP_FAILURES.inc()
-            if not self._is_away:  # once: a line for each group would be a flood
+            is_denied = isinstance(error, DatabaseDeniedError)
+            if str(error) != self._trouble:  # once: a line for each group would be a flood
+                say = log.error if is_denied else log.warning
                 reason = str(error.__cause__ or error).splitlines()[0]
-                log.warning("the database is away: orders are refused", reason=reason)
-            self._is_away = True
+                say("the database does not take orders: they are refused", reason=reason)
+            self._trouble = str(error)
+            self.denied = self._trouble if is_denied else None
             # Who waits behind them is told at once, and repeats.
             with self._arrived:
                 group = [*group, *self._waiting]
                 self._waiting.clear()
-            results = [_unavailable(str(error))] * len(group)
+            # Users and tables are no business of an SMS.
+            why = "the database denies the head-end a right" if is_denied else str(error)
+            results = [_unavailable(why)] * len(group)
         except SQLAlchemyError as error:
             metrics.GROUP_FAILURES.inc()
             log.error(  # noqa: TRY400 (a stack would show the values)
@@ -122,9 +135,9 @@ class Writer:
             results = [_unavailable("the order could not be written")]
         else:
             metrics.GROUPS.inc()
-            if self._is_away:
-                log.info("the database is back")
-            self._is_away = False
+            if self._trouble is not None:
+                log.info("the database takes orders again")
+            self._trouble = self.denied = None
         self._answer(group, results)
 
     def _answer(self, group: Sequence[_Waiting], results: Sequence[Result]) -> None:

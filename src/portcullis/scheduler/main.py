@@ -27,7 +27,7 @@ from portcullis.scheduler.figures import FIGURES_EVERY_S, Figures
 from portcullis.scheduler.jobs import RESEAL_EVERY_S, Jobs
 from portcullis.scheduler.leadership import RENEW_S, Leadership
 from portcullis.scheduler.rotating import ROTATE_EVERY_S
-from portcullis.store.database import engine_for
+from portcullis.store.database import engine_for, reason_of
 from portcullis.store.health import DatabaseHealth
 
 _FINISH_S = 4.0
@@ -90,7 +90,7 @@ async def _keep_lease(leadership: Leadership, trouble: dict[str, str]) -> None:
         try:
             delay_s = await in_thread(leadership.renew)
         except SQLAlchemyError as error:
-            trouble["lease"] = f"lease: {type(error).__name__}"
+            trouble["lease"] = f"lease: {reason_of(error)}"
             log.warning("lease not renewed", reason=_one_line(error))
         else:
             trouble.pop("lease", None)
@@ -155,7 +155,7 @@ def _guarded(
             job()
         except (SQLAlchemyError, PortcullisError) as error:
             metrics.JOBS.labels(name, "failed").inc()
-            trouble[name] = f"{name}: {type(error).__name__}"
+            trouble[name] = f"{name}: {reason_of(error)}"
             log.warning("job failed; it runs again", job=name, reason=_one_line(error))
         else:
             metrics.JOBS.labels(name, "done").inc()

@@ -27,6 +27,14 @@ _UNDONE = {
     1205,  # lock wait timeout
     1213,  # deadlock; with Galera also another node's commit
 }
+_DENIED = {
+    1044,  # to the database
+    1045,  # the sign-in
+    1142,  # to a table
+    1143,  # to a column
+    1227,  # a privilege
+}
+_FROM_CLIENT = range(2000, 3000)  # the driver's own errors: no connection, or it was lost
 _CONNECT_S = 2
 _POOL_S = 5.0
 PATIENCE_S = 2.0
@@ -107,8 +115,32 @@ def is_transient(error: DBAPIError) -> bool:
     """
     if error.connection_invalidated:
         return True
-    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return code in _UNDONE or "database is locked" in str(error.orig)
+    return _code(error) in _UNDONE or "database is locked" in str(error.orig)
+
+
+def is_denied(error: DBAPIError) -> bool:
+    """Whether the database has refused the user a right: no repetition mends that."""
+    return _code(error) in _DENIED
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether the database was not there, or its connection was lost."""
+    return error.connection_invalidated or _code(error) in _FROM_CLIENT
+
+
+def reason_of(error: Exception) -> str:
+    """For logs and `/readyz`: what was denied, in the database's words; else the error's name.
+
+    These words name a right, a user and a table; those of other errors may hold values.
+    """
+    if isinstance(error, DBAPIError) and is_denied(error):
+        assert error.orig is not None  # noqa: S101 (it has a code)
+        return f"the database denies a right: {error.orig.args[-1]}"
+    return type(error).__name__
+
+
+def _code(error: DBAPIError) -> object:
+    return error.orig.args[0] if error.orig is not None and error.orig.args else None
 
 
 def retried(transaction: Callable[_P, _T]) -> Callable[_P, _T]:

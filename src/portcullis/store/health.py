@@ -3,7 +3,7 @@
 from sqlalchemy.exc import SQLAlchemyError
 
 from portcullis.runtime.clock import WallClock
-from portcullis.store.database import database_now, engine_for
+from portcullis.store.database import database_now, engine_for, reason_of
 from portcullis.store.migrate import schema_problem
 from portcullis.store.recovery import open_recovery
 
@@ -27,7 +27,7 @@ class DatabaseHealth:
                 self._clock.compare(database_now(connection).timestamp())
             return schema_problem(self._engine)
         except SQLAlchemyError as error:
-            return f"the database does not answer: {type(error).__name__}"
+            return f"the database does not answer: {reason_of(error)}"
 
     def notice(self) -> str | None:
         """Whether the SMS has still to repeat its orders after a restore."""

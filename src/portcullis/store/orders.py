@@ -18,13 +18,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from portcullis.runtime.errors import PortcullisError
 from portcullis.store.applying import Effect, Group, Refusal
 from portcullis.store.chains import take_numbers
-from portcullis.store.database import PATIENCE_S, back_off, chunked, is_transient, writing
+from portcullis.store.database import (
+    PATIENCE_S,
+    back_off,
+    chunked,
+    is_away,
+    is_denied,
+    is_transient,
+    reason_of,
+    writing,
+)
 from portcullis.store.group_rows import load, save
 from portcullis.store.schema import messages, requests, transactions
 
@@ -35,6 +44,10 @@ _NOT_FOR_THIS_CLIENT = ("insufficient_scope", "not_permitted")
 
 class DatabaseUnavailableError(PortcullisError):
     """The database cannot be reached, or is too busy, after a bounded number of tries."""
+
+
+class DatabaseDeniedError(DatabaseUnavailableError):
+    """The database denies a right that orders need: until it is granted no order is written."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ def apply_requests(
     writer: whose chain of evidence the requests join.
 
     Raises DatabaseUnavailableError; then it is not known whether the group was committed, and
-    the same orders may be given again.
+    the same orders may be given again. DatabaseDeniedError: they were not.
     """
     give_up_at = float("inf")
     request_ids: list[str] = []
@@ -107,7 +120,7 @@ def apply_requests(
             reason: Exception = error  # another gateway was quicker: read what it wrote
         except (OperationalError, InterfaceError) as error:
             if not is_transient(error):
-                raise DatabaseUnavailableError("the database cannot be reached") from error
+                raise _refusal(error) from error
             reason = error
         except NoConnectionFreeError as error:
             raise DatabaseUnavailableError("no connection to the database is free") from error
@@ -118,6 +131,14 @@ def apply_requests(
         give_up_at = min(give_up_at, time.monotonic() + PATIENCE_S)
         back_off(attempt)
     raise AssertionError  # count() does not end
+
+
+def _refusal(error: DBAPIError) -> DatabaseUnavailableError:
+    if is_denied(error):
+        return DatabaseDeniedError(reason_of(error))
+    if is_away(error):
+        return DatabaseUnavailableError("the database cannot be reached")
+    return DatabaseUnavailableError("the database refuses to work")
 
 
 def _is_written(connection: Connection, request_ids: Sequence[str]) -> bool:

@@ -33,6 +33,7 @@ from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Throttle
 from portcullis.gateway.writer import Writer
 from portcullis.runtime.logging import get_logger
+from portcullis.store.database import reason_of
 from portcullis.store.figures import queue_figures
 from portcullis.store.lives import (
     device_life,
@@ -120,7 +121,7 @@ class Console:
                 response = _problem(session, error.status, "Not done", error.detail)
             except SQLAlchemyError as error:
                 outcome = "unavailable"
-                log.warning("not answered", call=name, error=type(error).__name__)
+                log.warning("not answered", call=name, error=reason_of(error))
                 response = _problem(
                     session, 503, "Not available", "The database is away. Reload in a moment."
                 )
