@@ -303,6 +303,8 @@ def test_values_out_of_range_are_this_ends_mistake() -> None:
     with pytest.raises(LocalProtocolError):
         emmg.provide(7, [NULL_PACKET] * 342)
     with pytest.raises(LocalProtocolError):
+        emmg.provide(7, [NULL_PACKET * 349])
+    with pytest.raises(LocalProtocolError):
         mux.allocate(7, 65_536)
     assert emmg.stream_state(8) is StreamState.NOT_OPEN
     assert emmg.data_to_send() == mux.data_to_send() == b""

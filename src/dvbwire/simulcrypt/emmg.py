@@ -121,8 +121,13 @@ class EmmgConnection(Connection):
             LocalProtocolError: the stream is not open, a datagram does not fit the flag, or they
                 are too many for one message.
         """
-        self._check_provision(stream_id, datagrams)
-        return encode_provision(self.version, self._provision_heads[stream_id], datagrams)
+        return self.provide_all(stream_id, [datagrams])[0]
+
+    def provide_all(self, stream_id: int, messages: Sequence[Sequence[bytes]]) -> list[bytes]:
+        """Return one data_provision for the datagrams of each message; as `provide`."""
+        self._check_provisions(stream_id, messages)
+        version, head = self.version, self._provision_heads[stream_id]
+        return [encode_provision(version, head, datagrams) for datagrams in messages]
 
     def provide_udp(self, stream_id: int, datagrams: Sequence[bytes]) -> bytes:
         """Return the same as one UDP datagram, to be sent beside this connection.
@@ -132,8 +137,13 @@ class EmmgConnection(Connection):
         Raises:
             LocalProtocolError: as `provide`.
         """
-        self._check_provision(stream_id, datagrams)
-        return encode_udp_message(self.version, self._udp_heads[stream_id], datagrams)
+        return self.provide_all_udp(stream_id, [datagrams])[0]
+
+    def provide_all_udp(self, stream_id: int, messages: Sequence[Sequence[bytes]]) -> list[bytes]:
+        """Return one UDP datagram for the datagrams of each message; as `provide_udp`."""
+        self._check_provisions(stream_id, messages)
+        version, head = self.version, self._udp_heads[stream_id]
+        return [encode_udp_message(version, head, datagrams) for datagrams in messages]
 
     def close_stream(self, stream_id: int, now: float) -> None:
         """Say that a stream ends; StreamClosed follows."""
@@ -144,12 +154,14 @@ class EmmgConnection(Connection):
         """Say that the channel ends: there is no answer; send what is queued, then close TCP."""
         self._send_channel(MessageType.CHANNEL_CLOSE)
 
-    def _check_provision(self, stream_id: int, datagrams: Sequence[bytes]) -> None:
+    def _check_provisions(self, stream_id: int, messages: Sequence[Sequence[bytes]]) -> None:
         self._require_open(stream_id)
-        for datagram in datagrams:
-            if not datagram_fits(self.section_tspkt_flag, datagram):
-                detail = f"{len(datagram)} bytes with section_TSpkt_flag {self.section_tspkt_flag}"
-                raise LocalProtocolError(f"datagram of {detail}")
+        flag = self.section_tspkt_flag
+        for datagrams in messages:
+            for datagram in datagrams:
+                if not datagram_fits(flag, datagram):
+                    detail = f"{len(datagram)} bytes with section_TSpkt_flag {flag}"
+                    raise LocalProtocolError(f"datagram of {detail}")
 
     def _require_open(self, stream_id: int) -> None:
         """Raise LocalProtocolError unless the stream is open; crossing is for messages only."""

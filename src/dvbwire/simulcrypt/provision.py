@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dvbwire.simulcrypt.errors import LocalProtocolError, RemoteProtocolError
 from dvbwire.simulcrypt.grammar import GRAMMAR
@@ -63,6 +64,8 @@ def encode_provision(version: int, head: bytes, datagrams: Sequence[bytes]) -> b
     """
     if not datagrams:
         raise LocalProtocolError("data_provision without a datagram")
+    if len(datagrams) == 1:
+        return _before_datagram(version, head, len(datagrams[0])) + datagrams[0]
     parts = [head]
     size = len(head)
     for datagram in datagrams:
@@ -74,6 +77,16 @@ def encode_provision(version: int, head: bytes, datagrams: Sequence[bytes]) -> b
         parts.append(datagram)
     parts.insert(0, HEADER.pack(version, MessageType.DATA_PROVISION, size))
     return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _before_datagram(version: int, head: bytes, length: int) -> bytes:
+    """Return all of a data_provision that comes before its only datagram of so many bytes."""
+    size = len(head) + PARAMETER_HEADER.size + length
+    if size > MAX_BODY_SIZE:
+        raise LocalProtocolError(f"data_provision of more than {MAX_BODY_SIZE} bytes")
+    header = HEADER.pack(version, MessageType.DATA_PROVISION, size)
+    return header + head + PARAMETER_HEADER.pack(ParameterType.DATAGRAM, length)
 
 
 def encode_udp_provision(

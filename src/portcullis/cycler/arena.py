@@ -98,6 +98,7 @@ class Arena:
 
     def __init__(self) -> None:
         self._slabs: dict[int, _Slab] = {}
+        self._has_long = False  # whether there has been a section of two packets
         self._place = Column(np.uint32)
         self._size = Column(np.uint16)  # bytes of the section, and _IS_MESSAGE; 0: a free slot
         self._part = Column(np.uint8)
@@ -143,6 +144,8 @@ class Arena:
 
     def costs(self, slots: Slots) -> NDArray[np.int64]:
         """Packets of the sections."""
+        if not self._has_long:
+            return np.ones(len(slots), np.int64)
         return ((self._size.rows[slots] & _SIZE) > _IN_FIRST) + np.int64(1)
 
     def section(self, slot: int) -> bytes:
@@ -183,7 +186,7 @@ class Arena:
         raw = np.frombuffer(states.data, np.uint8)
         for bytes_ in np.flatnonzero(np.bincount(size)).tolist():
             mine = np.flatnonzero(size == bytes_)
-            slab = self._slabs.setdefault(bytes_, _Slab(bytes_))
+            slab = self._slab(bytes_)
             places = slab.take_many(len(mine))
             rows = raw[starts[mine][:, None] + np.arange(bytes_)]
             slab.sections.rows[places[0] : places[-1] + 1] = rows
@@ -267,11 +270,18 @@ class Arena:
 
     def _put(self, slot: int, emm: AirableEmm) -> None:
         size = len(emm.section)
-        slab = self._slabs.setdefault(size, _Slab(size))
+        slab = self._slab(size)
         place = slab.take()
         slab.sections.rows[place] = np.frombuffer(emm.section, np.uint8)
         self._place.rows[slot] = place
         self._size.rows[slot] = size | (_IS_MESSAGE if emm.message_id else 0)
+
+    def _slab(self, size: int) -> _Slab:
+        slab = self._slabs.get(size)
+        if slab is None:
+            slab = self._slabs[size] = _Slab(size)
+            self._has_long |= size > _IN_FIRST
+        return slab
 
     def _give_back(self, slot: int) -> None:
         self._slabs[self._bytes(slot)].give_back(int(self._place.rows[slot]))

@@ -312,7 +312,7 @@ class Carousel:
         else:
             index = ring - _CLASSES
             self.aired[index] += len(records)
-            late = now - float(self._rings.moment(records["due"].mean()))
+            late = now - self._rings.moment(int(records["due"].sum()) / len(records))
             weight = 1 - (1 - _SMOOTHING) ** len(records)
             self._late[index] += (late - self._late[index]) * weight
         limit = self._classes[ring - _CLASSES].airings

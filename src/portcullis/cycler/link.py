@@ -224,14 +224,13 @@ class _Session(asyncio.Protocol):
     def send(self, messages: Sequence[Sequence[bytes]]) -> None:
         stream_id, connection = self._config.data_stream_id, self.connection
         if self._udp is not None:
-            for datagrams in messages:
+            for provision in connection.provide_all_udp(stream_id, messages):
                 try:
-                    self._udp.send(connection.provide_udp(stream_id, datagrams))
+                    self._udp.send(provision)
                 except OSError:  # full, or the network says that nobody hears: counted, repeated
                     self._link.counts["udp_error"] += 1
         elif self._transport is not None:
-            provisions = [connection.provide(stream_id, datagrams) for datagrams in messages]
-            self._transport.write(b"".join(provisions))
+            self._transport.write(b"".join(connection.provide_all(stream_id, messages)))
 
     def steer(self) -> None:
         """Bring the stream to where it is wanted, and send what is queued."""

@@ -21,7 +21,7 @@ NONE = 0
 MAX_RINGS = 15
 _RING_BITS = 4
 _TICKETS = 1 << 28
-_COUNT = np.arange(1 << 16, dtype=np.uint32)
+_COUNT = np.arange(1 << 16, dtype=np.uint32) << np.uint32(_RING_BITS)
 _BEHIND_MS = 1 << 30  # how far the base lies behind: twelve days
 _REBASE_MS = 1 << 31
 _SLACK = 4096  # stale records a queue may hold beyond as many as live ones
@@ -187,6 +187,8 @@ class Rings:
         """Whole milliseconds from the base on."""
         if self._base is None:
             self._base = float(np.min(moment)) - _BEHIND_MS / 1000
+        if isinstance(moment, float):
+            return max(round((moment - self._base) * 1000), 0)
         return np.maximum(np.rint((moment - self._base) * 1000), 0)
 
     def _is_live(self, ring: int, records: Records, first_ticket: int) -> NDArray[np.bool_]:
@@ -199,6 +201,8 @@ class Rings:
 
 def _tags(ring: int, first_ticket: int, count: int) -> NDArray[np.uint32]:
     """The tags of records with successive tickets."""
-    count_up = _COUNT[:count] if count <= len(_COUNT) else np.arange(count, dtype=np.uint32)
-    tickets = count_up + np.uint32(first_ticket % _TICKETS)  # beyond 2^28 the shift cuts it off
-    return tickets << np.uint32(_RING_BITS) | np.uint32(ring)
+    count_up = _COUNT[:count]
+    if count > len(_COUNT):
+        count_up = np.arange(count, dtype=np.uint32) << np.uint32(_RING_BITS)
+    # A ticket beyond 2^28 overflows, and so begins anew.
+    return count_up + np.uint32(first_ticket % _TICKETS << _RING_BITS | ring)

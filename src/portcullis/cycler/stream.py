@@ -281,7 +281,7 @@ class Stream:
             messages = [sections[start:end] for start, end in pairwise(_cuts(costs))]
         else:
             packets, headers = arena.packets(picks.slots)
-            data, ends = packets.tobytes(), [0, *(np.cumsum(costs) * PACKET_SIZE).tolist()]
+            data, ends = packets.tobytes(), [0, *(costs.cumsum() * PACKET_SIZE).tolist()]
             messages = [[data[ends[start] : ends[end]]] for start, end in pairwise(_cuts(costs))]
         self.link.send(messages)
         self.asrun.batch.add(int(wall * 1e6), headers)
