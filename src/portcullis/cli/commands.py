@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 from sqlalchemy import select
 
-from dvbwire.ts import PacketSync, SectionReassembler, pid_of
 from portcullis.auditor.config import AuditorConfig
 from portcullis.cli.agreement import check_ca_system_id
 from portcullis.cli.audit import audit
@@ -19,9 +16,10 @@ from portcullis.cli.ca import ca
 from portcullis.cli.clients import clients
 from portcullis.cli.completion import completion
 from portcullis.cli.console import console
-from portcullis.cli.context import Context, Instant, Pid, common_options, to_json
+from portcullis.cli.context import Context, Instant, common_options, to_json
 from portcullis.cli.db import db
 from portcullis.cli.devices import devices
+from portcullis.cli.emm import emm
 from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.health import health
 from portcullis.cli.keys import keys
@@ -32,13 +30,11 @@ from portcullis.cli.up import up
 from portcullis.cycler.asrun import query
 from portcullis.cycler.capacity import check_fits, full_cycle_s
 from portcullis.cycler.config import CyclerConfig
-from portcullis.emm import EmmError, EmmHeader
 from portcullis.emmg.config import EmmgConfig
 from portcullis.encryptor.config import EncryptorConfig
 from portcullis.gateway.config import GatewayConfig
 from portcullis.mux.config import MuxConfig
 from portcullis.runtime.config import ConfigSource, DatabaseConfig, LogConfig, Section
-from portcullis.runtime.errors import PortcullisError
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.store import migrate as schema_migrations
 from portcullis.store.schema import products as product_rows
@@ -77,6 +73,7 @@ cli.add_command(console)
 cli.add_command(completion)
 cli.add_command(health)
 cli.add_command(plan_command)
+cli.add_command(emm)
 
 
 @cli.command()
@@ -171,35 +168,3 @@ def asrun(
             click.echo(to_json(row))
         else:
             click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
-
-
-@cli.group()
-def emm() -> None:
-    """Look into EMMs."""
-
-
-@emm.command()
-@click.argument("source", type=click.File("rb"))
-@click.option("--pid", type=Pid(), help="The EMM PID of a stream; else SOURCE is a section.")
-@common_options
-@click.pass_obj
-def decode(context: Context, source: Any, pid: int | None) -> None:  # noqa: ANN401 (click's file)
-    """Show the headers of EMMs, field by field: a file of one section, or a transport stream."""
-    data = source.read()
-    if pid is None:
-        sections = [data]
-    else:
-        reassembler = SectionReassembler()
-        sections = [
-            section
-            for packet in PacketSync().feed(data)
-            if pid_of(packet) == pid
-            for section in reassembler.push(packet)
-        ]
-    try:
-        rows = [asdict(EmmHeader.from_section(section)) for section in sections]
-    except EmmError as error:
-        raise PortcullisError(f"not an EMM of this format: {error}") from error
-    for row in rows:
-        row["kind"] = row["kind"].name.lower()
-    context.show_rows(rows, ("address", "kind", "part", "parts", "epoch", "number"))

@@ -102,10 +102,10 @@ class Instant(click.ParamType[datetime]):
         return moment
 
 
-class Pid(click.ParamType[int]):
-    """A PID of a transport stream, as analysers write it: 0x1F00, or in decimal."""
+class Number(click.ParamType[int]):
+    """A PID or an identifier of DVB, as analysers write it: 0x1F00, or in decimal."""
 
-    name = "PID"
+    name = "NUMBER"
 
     def convert(
         self,

@@ -7,6 +7,7 @@ Owns: the layout. Speaks to: nobody. Never: holds a key longer than a call.
 """
 
 from portcullis.emm.chain import chain_key
+from portcullis.emm.dissect import Dissection, Fault, Field, dissect_payload, dissect_section
 from portcullis.emm.envelope import (
     DEK_BYTES,
     EmmHeader,
@@ -35,6 +36,7 @@ __all__ = [
     "DEK_BYTES",
     "MAX_ENTITLEMENTS",
     "OPEN_END",
+    "Dissection",
     "EmmError",
     "EmmFormatError",
     "EmmHeader",
@@ -42,12 +44,16 @@ __all__ = [
     "EmmSet",
     "EmmTooLargeError",
     "EntitlementRecord",
+    "Fault",
+    "Field",
     "Kind",
     "Message",
     "State",
     "Withdrawal",
     "chain_key",
     "derive_kek",
+    "dissect_payload",
+    "dissect_section",
     "open_set",
     "record_head",
     "seal_set",

@@ -23,10 +23,10 @@ DEK_BYTES = 16
 MAX_ADDRESS = 2**40 - 1
 MAX_PARTS = 15
 
-_HEADER_BYTES = 16
+HEADER_BYTES = 16
 _NONCE_BYTES = 12
-_WRAPPED_BYTES = 24
-_TAG_BYTES = 16
+WRAPPED_BYTES = 24
+TAG_BYTES = 16
 # Payload of part 1, which carries the wrapped DEK, and of every other part:
 _PACKET_SHARES = (127, 151)  # in 183 bytes: 188 − packet header 4 − pointer_field 1
 _SECTION_SHARES = (200, 224)  # in 256 bytes, the most of a CA_message_section (ETR 289)
@@ -47,7 +47,7 @@ class EmmHeader:
     @classmethod
     def from_section(cls, section: bytes) -> Self:
         """Read the header of a whole section; EmmFormatError if it is not one of ours."""
-        if len(section) < _HEADER_BYTES or section[0] != TABLE_ID:
+        if len(section) < HEADER_BYTES or section[0] != TABLE_ID:
             raise EmmFormatError("not a unique-address EMM: table_id 0x82 and 16 bytes are due")
         if int.from_bytes(section[1:3], "big") & 0x0FFF != len(section) - 3:
             raise EmmFormatError("section_length does not match the section")
@@ -87,7 +87,7 @@ _HEADER_AND_NONCE = np.dtype(
 )
 
 
-_HEAD = struct.Struct(f"{_HEADER_BYTES}s{_NONCE_BYTES}s")
+_HEAD = struct.Struct(f"{HEADER_BYTES}s{_NONCE_BYTES}s")
 _DEK = struct.Struct(f"{DEK_BYTES}s")
 
 
@@ -207,8 +207,8 @@ def _headers_and_nonces(
     rows = np.empty(len(sizes), _HEADER_AND_NONCE)
     rows["table_id"] = TABLE_ID
     # ETR 289: section_syntax_indicator 0, reserved bits 1, 12 bits of length
-    sealed = sizes + (part == 1) * _WRAPPED_BYTES + _TAG_BYTES
-    rows["length"] = 0x7000 | (_HEADER_BYTES - 3 + sealed)
+    sealed = sizes + (part == 1) * WRAPPED_BYTES + TAG_BYTES
+    rows["length"] = 0x7000 | (HEADER_BYTES - 3 + sealed)
     rows["address"] = rows["nonce_address"] = address >> 8
     rows["address_low"] = rows["nonce_address_low"] = address & 0xFF
     rows["version_kind"] = FORMAT_VERSION << 4 | kind
@@ -242,14 +242,14 @@ def open_set(kek: bytes, sections: Sequence[bytes]) -> bytes:
         raise EmmFormatError("not all parts of one set, in order")
     if len({(h.address, h.kind, h.parts, h.epoch, h.number) for h in headers}) > 1:
         raise EmmFormatError("parts of different sets")
-    wrapped_end = _HEADER_BYTES + _WRAPPED_BYTES
+    wrapped_end = HEADER_BYTES + WRAPPED_BYTES
     try:
-        gcm = AESGCM(aes_key_unwrap(kek, sections[0][_HEADER_BYTES:wrapped_end]))
+        gcm = AESGCM(aes_key_unwrap(kek, sections[0][HEADER_BYTES:wrapped_end]))
         return b"".join(
             gcm.decrypt(
                 _nonce(section),
-                section[wrapped_end if header.part == 1 else _HEADER_BYTES :],
-                section[:_HEADER_BYTES],
+                section[wrapped_end if header.part == 1 else HEADER_BYTES :],
+                section[:HEADER_BYTES],
             )
             for header, section in zip(headers, sections, strict=True)
         )

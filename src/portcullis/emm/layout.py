@@ -35,9 +35,9 @@ class EntitlementRecord:
     starts_at: int | None = None
 
 
-_TLV_IN_FORCE = 0x01
-_TLV_LATER = 0x02
-_RECORD_BYTES = {_TLV_IN_FORCE: 23, _TLV_LATER: 27}
+TLV_IN_FORCE = 0x01
+TLV_LATER = 0x02
+RECORD_BYTES = {TLV_IN_FORCE: 23, TLV_LATER: 27}
 
 
 def record_head(product_id: int, epoch: int) -> bytes:
@@ -56,8 +56,8 @@ def state_payload(
 ) -> bytes:
     """The payload of a state from its records; OverflowError for a time out of its range."""
     pieces = [bytes((active,)), utc.to_bytes(4, "big")]
-    for tlv_type, records in ((_TLV_IN_FORCE, in_force), (_TLV_LATER, later)):
-        most = 255 // _RECORD_BYTES[tlv_type]
+    for tlv_type, records in ((TLV_IN_FORCE, in_force), (TLV_LATER, later)):
+        most = 255 // RECORD_BYTES[tlv_type]
         for start in range(0, len(records), most):
             value = b"".join(records[start : start + most])
             pieces += (bytes((tlv_type, len(value))), value)
@@ -65,7 +65,7 @@ def state_payload(
 
 
 def _record_from(tlv_type: int, data: bytes) -> EntitlementRecord:
-    later = tlv_type == _TLV_LATER
+    later = tlv_type == TLV_LATER
     rest = data[7:] if later else data[3:]
     return EntitlementRecord(
         product_id=int.from_bytes(data[0:2], "big"),
@@ -103,7 +103,7 @@ class State:
             value = payload[at + 2 : at + 2 + head[-1]]
             if len(head) < 2 or len(value) < head[1]:  # noqa: PLR2004 (type 1 and length 1)
                 raise EmmFormatError("a TLV runs over the end of the state")
-            size = _RECORD_BYTES.get(head[0])
+            size = RECORD_BYTES.get(head[0])
             if size is not None:
                 if len(value) % size:
                     raise EmmFormatError(f"TLV {head[0]} holds records of {size} bytes")

@@ -27,7 +27,16 @@ from dvbwire.ts import MAX_SECTION_SIZE, PACKET_SIZE, PacketSync, SectionReassem
 from portcullis.cli.main import cli
 from portcullis.cycler.config import StreamConfig
 from portcullis.cycler.link import Link, LinkState, _Session
-from portcullis.emm import EmmError, EmmHeader, Kind, State, Withdrawal, open_set
+from portcullis.emm import (
+    EmmError,
+    EmmHeader,
+    Kind,
+    State,
+    Withdrawal,
+    dissect_payload,
+    dissect_section,
+    open_set,
+)
 from portcullis.emm import Message as ScreenMessage
 from portcullis.mux.server import EmmgDoor, EmmgSession
 from portcullis.mux.streams import StreamTable
@@ -227,6 +236,9 @@ def emm_decode(data: bytes) -> None:
         EmmHeader.from_section(data)
     with suppress(EmmError):
         open_set(DEVICE_KEY, [data])
+    dissect_section(data)
+    for each in Kind:
+        dissect_payload(each, data)
     for kind in (State, ScreenMessage, Withdrawal):
         with suppress(EmmError):
             payload = kind.from_payload(data).to_payload()
