@@ -324,3 +324,23 @@ def test_clients_that_come_and_go_are_key_events(tmp_path: Path) -> None:
     detail = {"client_id": made["client_id"], "name": "crm", "scopes": "device read"}
     assert json.loads(rows[0].detail) == detail
     engine.dispose()
+
+
+def test_long_work_shows_how_far_it_is(home: Path) -> None:
+    """A bar on a terminal's standard error; none with --json, none among exported records."""
+    terminal = CliRunner(env={"FORCE_COLOR": "1"})
+    export, key, sms = home / "export.csv", home / "key.pem", home / "sms.csv"
+    key.write_text(json.loads(audit(home, "key", "--json").stdout)["public_key"])
+    sms.write_text("1,101\n")
+    state = ["--state-dir", str(home)]
+    for words, what in (
+        (["migrate", "--config", f"{home}/portcullis.toml"], "migrations"),
+        (["audit", "verify", *state], "lines"),
+        (["audit", "export", "--output", str(export), *state], "records"),
+        (["audit", "verify-export", str(export), "--public-key", str(key)], "records"),
+        (["audit", "reconcile", "--sms", str(sms), *state], "devices"),
+    ):
+        assert f"{what} \x1b[" in terminal.invoke(cli, words).stderr, words
+        assert "\x1b[" not in terminal.invoke(cli, [*words, "--json"]).stderr, words
+    printed = terminal.invoke(cli, ["audit", "export", "--format", "csv", *state])
+    assert "\x1b[" not in printed.output

@@ -13,20 +13,20 @@ from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
 from granted import users
 from house import House, wait_until
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
 from portcullis.cli.main import cli
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import migrate
 from portcullis.store.schema import requests
+from tests.chromium import PATIENCE_MS, chromium
 from tests.conftest import MariaDb
 
 pytestmark = [pytest.mark.xdist_group("console"), pytest.mark.timeout(300)]
 
 PAGES = ("", "/devices/7", "/carousel", "/keys", "/refusals", "/search?q=nothing", "/devices/99")
 DESKTOP, PHONE = (1200, 900), (390, 844)
-_PATIENCE_MS = 60_000
 _CLASSES = """
 name = "fresh"
 every = "1s"
@@ -41,7 +41,6 @@ name = "steady"
 every = "30min"
 min_share = 0.3
 """
-_CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 
 class Desk:
@@ -57,7 +56,10 @@ class Desk:
 
     def command(self, *words: str) -> str:
         """Run a command of the console; returns what it printed."""
-        environ = {"PORTCULLIS_GATEWAY__OAUTH_DIR": f"{self.house.home}/oauth"}
+        environ = {
+            "PORTCULLIS_GATEWAY__OAUTH_DIR": f"{self.house.home}/oauth",
+            "PORTCULLIS_KEYS__ENCRYPTOR": self.house.encryptor,
+        }
         options = ["--config", str(self.house.config), "--json"]
         done = CliRunner(env=environ).invoke(cli, [*words, *options])
         assert done.exit_code == 0, done.output
@@ -133,21 +135,35 @@ def _order(house: House) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=list(_CHROMIUM), timeout=_PATIENCE_MS
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def _new_page(browser: Browser, size: tuple[int, int] = DESKTOP, **options: Any) -> Page:  # noqa: ANN401 (Playwright's)
     viewport = {"width": size[0], "height": size[1]}
     context = browser.new_context(viewport=viewport, **options)  # type: ignore[arg-type]
     page = context.new_page()
-    page.set_default_timeout(_PATIENCE_MS)
-    expect.set_options(timeout=_PATIENCE_MS)
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
     return page
+
+
+def test_a_rotation_under_way_is_shown_as_far_as_it_is(desk: Desk, browser: Browser) -> None:
+    """How many of the boxes have been given the next key."""
+    page = _new_page(browser)
+    desk.sign_in(page)
+    with desk.house.sms() as sms:
+        assert sms.put("/products/103", json={"name": "News"}).is_success
+        grant = {"transaction_id": "news", "device_id": "1008", "product_id": 103}
+        assert sms.post("/addentitlement", json=grant).is_success
+    page.goto(f"{desk.url}/console/keys")
+    expect(page.get_by_role("row", name="103 News")).to_be_visible()
+    desk.command("keys", "rotate", "--product", "103", "--now")
+    news = page.locator("section").filter(has_text="Product 103 News to epoch")
+    expect(news).to_contain_text("Sealed: 1 of 1 boxes")
+    expect(news.get_by_role("progressbar", name="Sealed")).to_have_attribute("value", "1")
+    expect(news).to_contain_text("cycles aired since all were sealed")
+    page.context.close()
 
 
 def test_the_help_desk_finds_a_box_and_sends_it_again(desk: Desk, browser: Browser) -> None:

@@ -21,7 +21,7 @@ from portcullis.auditor.reconcile import Tally, read_sms_file, reconcile
 from portcullis.auditor.report import Report
 from portcullis.auditor.verify import Anchors, Verifier, chains_in
 from portcullis.cli.context import Context, Instant, common_options
-from portcullis.cli.progress import progress_bar
+from portcullis.cli.progress import counted, progress_bar
 from portcullis.gateway.config import GatewayConfig
 from portcullis.gateway.permits import Permit
 from portcullis.runtime.config import ConfigError
@@ -167,7 +167,11 @@ def export(
     def found() -> Iterator[Proven]:
         return chain.from_iterable(select(root, name, wanted) for name in sorted(chains_in(root)))
 
-    count = FORMATS[format_](found(), output)
+    if output.name == sys.stdout.name:  # no bar among the records
+        count = FORMATS[format_](found(), output)
+    else:
+        with progress_bar(context, "records", None) as advance:
+            count = FORMATS[format_](counted(found(), advance), output)
     click.echo(f"records: {count}", err=True)
 
 
@@ -186,10 +190,12 @@ def export(
 def verify_exported(context: Context, file: Path, public_keys: tuple[Path, ...]) -> None:
     """Verify an export without the head-end: with the file and the public key alone."""
     count, wrong = 0, []
-    for where, what in verify_export(file, [load_public(one) for one in public_keys]):
-        count += 1
-        if what is not None:
-            wrong.append({"where": where, "what": what})
+    judged = verify_export(file, [load_public(one) for one in public_keys])
+    with progress_bar(context, "records", None) as advance:
+        for where, what in counted(judged, advance):
+            count += 1
+            if what is not None:
+                wrong.append({"where": where, "what": what})
     if wrong:
         context.show_rows(wrong, ("where", "what"))
     context.show({"records": count, "wrong": len(wrong)})
@@ -240,13 +246,14 @@ def reconcile_command(context: Context, sms_file: Path, client_id: str | None) -
     if client_id is not None:
         permit = GatewayConfig.of(context.source()).permits.of(client_id)
     tally = Tally()
-    with context.database() as engine:
+    sms = read_sms_file(sms_file)
+    with context.database() as engine, progress_bar(context, "devices", len(sms)) as advance:
         ours = (
             (device_id, tuple(one for one in held if permit.allows_product(one)))
             for device_id, held in active_rights(engine)
             if permit.allows_device(device_id)
         )
-        rows = [asdict(one) for one in reconcile(read_sms_file(sms_file), ours, tally)]
+        rows = [asdict(one) for one in reconcile(sms, counted(ours, advance), tally)]
     if rows:
         context.show_rows(rows, ("device_id", "product_id", "only_in"))
     context.show(

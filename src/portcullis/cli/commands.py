@@ -24,6 +24,7 @@ from portcullis.cli.encryptors import KeysConfig
 from portcullis.cli.health import health
 from portcullis.cli.keys import keys
 from portcullis.cli.plan import plan_command
+from portcullis.cli.progress import progress_bar
 from portcullis.cli.requests import requests
 from portcullis.cli.status import status
 from portcullis.cli.up import up
@@ -82,8 +83,10 @@ cli.add_command(emm)
 @click.pass_obj
 def migrate(context: Context, *, before_roll_out: bool) -> None:
     """Bring the database to the schema of this release (docs/operations/upgrade.md)."""
-    with context.database() as engine:
-        is_whole = schema_migrations.migrate(engine, before_roll_out=before_roll_out)
+    with context.database() as engine, progress_bar(context, "migrations", None) as advance:
+        is_whole = schema_migrations.migrate(
+            engine, before_roll_out=before_roll_out, progress=advance
+        )
     context.show({"schema": "current" if is_whole else "ready for the roll-out"})
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from portcullis.cli.context import Context, Instant, common_options
+from portcullis.cli.progress import progress_bar
 from portcullis.runtime.config import DatabaseConfig
 from portcullis.runtime.errors import PortcullisError
 from portcullis.scheduler.config import SchedulerConfig
@@ -133,7 +134,8 @@ def _look_up(context: Context, engine: Engine, ledger: TextIO) -> str:
         accepted.add((row[0], row[1]))
     if not accepted:
         raise click.BadParameter("it has no transaction: use --waive if there was none")
-    missing = missing_transactions(engine, accepted)
+    with progress_bar(context, "transactions", len(accepted)) as advance:
+        missing = missing_transactions(engine, accepted, advance)
     if missing:
         context.show_rows(
             [{"client_id": client, "missing": transaction} for client, transaction in missing],

@@ -1,7 +1,8 @@
 """A progress bar on standard error; none with `--json`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,15 @@ from rich.progress import (
 )
 
 from portcullis.cli.context import Context
+
+_T = TypeVar("_T")
+
+
+def counted(steps: Iterable[_T], advance: Callable[[int], None]) -> Iterator[_T]:
+    """Hand the steps on, one after the other, and tell of each."""
+    for step in steps:
+        yield step
+        advance(1)
 
 
 @contextmanager

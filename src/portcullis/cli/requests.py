@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from portcullis.cli.context import Context, common_options
+from portcullis.cli.progress import progress_bar
 from portcullis.gateway.answers import request_state
 from portcullis.scheduler.archive import Archive
 from portcullis.scheduler.config import SchedulerConfig
@@ -74,7 +75,10 @@ def _archived(
         "client_id": client_id,
     }
     wanted = {name: value for name, value in given.items() if value is not None}
-    if not (found := list(Archive(Path(directory)).find(wanted))):
+    archive = Archive(Path(directory))
+    with progress_bar(context, "months", len(archive.entries())) as advance:
+        found = list(archive.find(wanted, advance))
+    if not found:
         raise click.ClickException(f"no such request, neither in the database nor in {directory}")
     return found
 
@@ -112,9 +116,11 @@ def retry(context: Context, device_ids: tuple[int, ...], *, all_failed: bool) ->
         raise click.UsageError("expected either --device or --all-failed")
     with context.database() as engine:
         chosen = [row["device_id"] for row in failed_devices(engine)] if all_failed else device_ids
-        retried = sorted(
-            one for chunk in chunked(chosen, _CHUNK) for one in retry_failed(engine, chunk)
-        )
+        retried: list[int] = []
+        with progress_bar(context, "devices", len(chosen)) as advance:
+            for chunk in chunked(chosen, _CHUNK):
+                retried += retry_failed(engine, chunk)
+                advance(len(chunk))
     context.show({"retried": len(retried)})
     if missing := sorted(set(device_ids) - set(retried)):
         raise click.ClickException(f"not given up: {', '.join(map(str, missing))}")

@@ -10,7 +10,7 @@ import fcntl
 import gzip
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,13 +98,17 @@ class Archive:
                 return []
             return msgspec.json.Decoder(Entry).decode_lines(self._manifest.read_bytes())
 
-    def find(self, wanted: Mapping[str, str]) -> Iterator[dict[str, object]]:
+    def find(
+        self, wanted: Mapping[str, str], progress: Callable[[int], None] = lambda _: None
+    ) -> Iterator[dict[str, object]]:
         """Yield the requests whose fields are these, oldest first, each with the `file` it is in.
 
-        A `request_id` is looked for in its month alone. Raises ArchiveError.
+        A `request_id` is looked for in its month alone. `progress` is told of each month that is
+        looked into. Raises ArchiveError.
         """
         request_id = wanted.get("request_id")
         for entry in self.entries():
+            progress(1)
             if request_id and not entry.first_request_id <= request_id <= entry.last_request_id:
                 continue
             path = self._directory / entry.file

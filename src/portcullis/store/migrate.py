@@ -5,7 +5,7 @@ release before needs as it was; one of "after the roll-out" takes away what only
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -33,10 +33,16 @@ def alembic_config() -> Config:
     return config
 
 
-def migrate(engine: Engine, *, before_roll_out: bool = False) -> bool:
+def migrate(
+    engine: Engine,
+    *,
+    before_roll_out: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> bool:
     """Run the migrations that the database does not have yet; True if none is left.
 
     before_roll_out: only those that the release before can live with.
+    progress: told of each one that is done.
 
     Raises SchemaError: it is of a later release, or an earlier upgrade was not finished.
     """
@@ -50,6 +56,7 @@ def migrate(engine: Engine, *, before_roll_out: bool = False) -> bool:
         if before_roll_out and held is not None:
             target = _last_before_roll_out(scripts, held)
         config.attributes["connection"] = connection
+        config.attributes["progress"] = progress
         command.upgrade(config, target)
         reached = MigrationContext.configure(connection).get_current_revision()
         return reached == scripts.get_current_head()

@@ -6,7 +6,7 @@ orders, only what it orders anew is sealed; nothing that the backup says of othe
 might give back a right that was revoked, goes on air under a new number.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -129,9 +129,12 @@ def note_chains_made(engine: Engine) -> None:
 
 
 def missing_transactions(
-    engine: Engine, accepted: Collection[tuple[str, str]]
+    engine: Engine, accepted: Collection[tuple[str, str]], progress: Callable[[int], None]
 ) -> Sequence[tuple[str, str]]:
-    """Which of these (client_id, transaction_id), accepted once, the database does not have."""
+    """Which of these (client_id, transaction_id), accepted once, the database does not have.
+
+    `progress` is told of how many have been looked up since it was told last.
+    """
     key = tuple_(transactions.c.client_id, transactions.c.transaction_id)
     missing = []
     with engine.connect() as connection:
@@ -145,6 +148,7 @@ def missing_transactions(
                 )
             }
             missing += [one for one in chunk if one not in found]
+            progress(len(chunk))
     return missing
 
 
