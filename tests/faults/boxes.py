@@ -2,16 +2,19 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from dvbwire.ts import PacketSync
+from stbsim.box import Box
 from stbsim.devices import read_devices
 from stbsim.output import report
 from stbsim.receiver import Receiver
 from stbsim.sources import UdpSource, open_source
+
+_T = TypeVar("_T")
 
 
 class Boxes:
@@ -53,6 +56,16 @@ class Boxes:
             boxes = report(self._receiver, as_of)["boxes"]
         assert isinstance(boxes, dict)
         return boxes
+
+    def look(self, at: Callable[[Receiver], _T]) -> _T:
+        """What `at` finds in the receiver, while nothing moves in it."""
+        with self._lock:
+            return at(self._receiver)
+
+    def deafen(self, device_ids: Iterable[str]) -> list[Box]:
+        """Take boxes off the air: they hear nothing from now on, and keep what they hold."""
+        with self._lock:
+            return [self._receiver.boxes.pop(int(device_id)) for device_id in device_ids]
 
     def repeats(self) -> int:
         """How many EMMs have come that moved no box: the carousel turns."""

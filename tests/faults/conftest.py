@@ -74,13 +74,23 @@ def wired(
 
 
 @contextmanager
-def running(cluster: Cluster, plan: Plan, session: pytest.Session) -> Iterator[System]:
-    """A head-end with boxes, on empty tables. Where a test failed, its files are kept."""
+def running(
+    cluster: Cluster,
+    plan: Plan,
+    session: pytest.Session,
+    devices: Sequence[str] = (*DEVICES, PROBE),
+    adapt: Callable[[HeadEnd], None] = lambda _: None,
+) -> Iterator[System]:
+    """A head-end with boxes, on empty tables. Where a test failed, its files are kept.
+
+    adapt: changes what is prepared, configurations for example, before it starts.
+    """
     failed_before = session.testsfailed
     cluster.renew()
     home = Path(tempfile.mkdtemp(prefix="portcullis-faults-", dir="/var/tmp"))
     head_end = HeadEnd(home, plan)
-    head_end.prepare([*DEVICES, PROBE])
+    head_end.prepare(devices)
+    adapt(head_end)
     url = f"udp://127.0.0.1:{plan.boxes_port}"
     with Boxes(url, home / "devices.json") as boxes, head_end:
         yield System(head_end, boxes, cluster)

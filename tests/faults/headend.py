@@ -48,7 +48,7 @@ master_key_file = "{home}/master.json"
 {tls}
 [encryptor.allow]
 seal = ["emmg"]
-make_chains = ["scheduler"]
+make_chains = ["scheduler", "keys"]
 import_keys = ["keys"]
 """,
     "scheduler": """\

@@ -1,7 +1,7 @@
 """A head-end, its database and its boxes, and one run of load through all of it."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +41,14 @@ class System:
         return self.head_end.home / "ledger.jsonl"
 
     @contextmanager
-    def load(self, seed: int, pause_s: float = 0.5) -> Iterator[Sms]:
-        """Orders for every box; at the end all of them answered."""
+    def load(
+        self, seed: int, pause_s: float = 0.5, devices: Sequence[str] = DEVICES
+    ) -> Iterator[Sms]:
+        """Orders for boxes, one each `pause_s`; at the end all of them answered."""
         with Sms(
             self.head_end.access,
             self.ledger,
-            DEVICES,
+            devices,
             seed=seed,
             run=f"run{next(self.numbers)}",
             pause_s=pause_s,

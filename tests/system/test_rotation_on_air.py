@@ -8,22 +8,19 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from demo.headend import HeadEnd, make_boxes
 from dvbwire.ts import PACKET_SIZE
-from portcullis.emm import chain_key
-from portcullis.keys import Custody, FileMasters, KeyLabel, Purpose
 from portcullis.store.database import engine_for
-from portcullis.store.schema import keys
 from stbsim.devices import read_devices
 from stbsim.receiver import Receiver
+from tests.scrambler import Live, Scrambler
 
 PRODUCT = 101
 ENTITLED = [str(number) for number in range(1001, 1009)]
@@ -47,15 +44,6 @@ KILL_EVERY_S = 2.5
 KILLED = ("scheduler", "emmg", "cycler", "encryptor", "mux")
 
 
-@dataclass
-class Live:
-    """The epoch that content is scrambled under, and its key."""
-
-    epoch: int
-    chain: int
-    key: bytes = field(repr=False)
-
-
 class House:
     """The head-end, its boxes, and what content is scrambled under: one look at all of it."""
 
@@ -71,6 +59,8 @@ class House:
         self.stream.bind(("127.0.0.1", head_end.ts_port))
         self.stream.setblocking(False)
         self.switches: list[Live] = []
+        master = home / "state" / "keys" / "master.json"
+        self.live = Scrambler(self.engine, master, PRODUCT).live
 
     def close(self) -> None:
         """Let go of files and tables."""
@@ -89,28 +79,6 @@ class House:
         """Give the boxes what has been aired; the one asleep hears nothing."""
         for packet in self.packets():
             self.receiver.push(packet)
-
-    def live(self) -> Live | None:
-        """What content is scrambled under now."""
-        with self.engine.connect() as connection:
-            row = (
-                connection.execute(
-                    select(keys)
-                    .where(keys.c.purpose == "product", keys.c.owner == PRODUCT)
-                    .where(keys.c.retired_at.is_(None), keys.c.live_epoch.is_not(None))
-                )
-                .mappings()
-                .one_or_none()
-            )
-        if row is None:
-            return None
-        custody = Custody(FileMasters(self.home / "state" / "keys" / "master.json"))
-        label = KeyLabel(
-            Purpose.PRODUCT, PRODUCT, row["first_epoch"], row["last_epoch"], row["master_id"]
-        )
-        top = custody.open(label, row["sealed_key"])
-        key = chain_key(top, PRODUCT, row["last_epoch"], row["live_epoch"])
-        return Live(row["live_epoch"], row["first_epoch"], key)
 
     def holds(self, device_id: str, live: Live) -> bool:
         """Whether a box could show what is scrambled under an epoch."""
