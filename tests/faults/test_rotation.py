@@ -33,11 +33,11 @@ from tests.ports import free_ports
 from tests.scrambler import Live, Scrambler
 
 PRODUCT = 101
-BOXES = 50_000 if IS_FULL else 1000
+BOXES = 50_000 if IS_FULL else 300
 GROUPS = (
     {"loyal": 450, "ordering": 400, "leaving": 50, "thief": 50, "late thief": 25, "stranger": 25}
     if IS_FULL
-    else {"loyal": 14, "ordering": 10, "leaving": 5, "thief": 4, "late thief": 3, "stranger": 4}
+    else {"loyal": 24, "ordering": 16, "leaving": 6, "thief": 5, "late thief": 4, "stranger": 5}
 )
 """Boxes that watch. All but strangers have the product at first; the loyal keep it throughout."""
 
