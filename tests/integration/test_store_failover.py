@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from portcullis.emmg.config import EmmgConfig
 from portcullis.emmg.worker import Worker
+from portcullis.runtime.devca import init_ca
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.applying import Refusal
 from portcullis.store.database import database_now, engine_for, retried, writing
@@ -115,6 +116,30 @@ def test_a_server_whose_certificate_is_for_another_name_is_refused(cluster: Clus
     engine = engine_for(url)
     with pytest.raises(OperationalError, match="certificate"):
         engine.connect()
+    engine.dispose()
+
+
+def test_the_ca_of_the_database_is_read_anew_for_each_connection(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """One that is replaced is believed at once by a process that runs; nonsense is left alone."""
+    trusted = tmp_path / "ca.pem"
+    ours, theirs = cluster.ssl_ca.read_bytes(), init_ca(tmp_path / "other").read_bytes()
+    trusted.write_bytes(theirs)
+    url = cluster.url("portcullis_gateway").replace(str(cluster.ssl_ca), str(trusted))
+    engine = engine_for(url, pool_size=1)
+    with pytest.raises(OperationalError, match="certificate"):
+        engine.connect()
+    trusted.write_bytes(ours)
+    engine.connect().close()
+    for text_of_file, is_trusted in ((b"nonsense", True), (theirs, False), (ours, True)):
+        engine.dispose()  # as a pool does with connections that are old
+        trusted.write_bytes(text_of_file)
+        if is_trusted:
+            engine.connect().close()
+        else:
+            with pytest.raises(OperationalError, match="certificate"):
+                engine.connect()
     engine.dispose()
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import BigInteger
 
-from portcullis.store.servers import Servers, servers_of, tls_of, without_servers
+from portcullis.store.servers import Servers, without_servers
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -46,7 +46,8 @@ def engine_for(url: str, *, pool_size: int = 5, answer_s: float | None = 30.0) -
 
     With several `host=HOST:PORT` in the query of a MySQL URL, the one that takes writes is used,
     also after another has been promoted. `ssl_ca` makes TLS a must; `ssl_cert` and `ssl_key` are
-    the client's. answer_s: how long a statement may take before the connection counts as lost.
+    the client's; a new connection takes them as they are then. answer_s: how long a statement may
+    take before the connection counts as lost.
     """
     if url.startswith("sqlite"):
         engine = create_engine(
@@ -65,13 +66,12 @@ def engine_for(url: str, *, pool_size: int = 5, answer_s: float | None = 30.0) -
         pool_recycle=1800,
         hide_parameters=True,
         connect_args={
-            "ssl": tls_of(parsed),
             "connect_timeout": _CONNECT_S,
             "read_timeout": answer_s,
             "write_timeout": answer_s,
         },
     )
-    Servers(servers_of(parsed)).attach(engine)
+    Servers(parsed).attach(engine)
     event.listen(engine, "connect", _mysql_session)
     return engine
 

@@ -17,6 +17,9 @@ from sqlalchemy.engine.url import URL
 from sqlalchemy.exc import InvalidatePoolError
 
 from portcullis.runtime.config import ConfigError
+from portcullis.runtime.logging import get_logger
+
+log = get_logger("portcullis.store")
 
 CANNOT_CONNECT = 2003
 _GONE = {
@@ -75,10 +78,16 @@ def tls_of(url: URL) -> ssl.SSLContext | None:
 
 
 class Servers:
-    """Connects an engine's pool to the server that takes writes."""
+    """Connects an engine's pool to the server that takes writes.
 
-    def __init__(self, servers: Sequence[Server]) -> None:
-        self._servers = list(servers)
+    Certificates are read anew for each connection; files that are wrong are left with a warning,
+    and what was read before goes on. Raises ConfigError where they are wrong at first.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._servers = servers_of(url)
+        self._tls = tls_of(url)
         self._lock = threading.Lock()
         self._found_none: tuple[float, str] | None = None
 
@@ -101,13 +110,15 @@ class Servers:
                 found_at, why = self._found_none
                 if time.monotonic() - found_at < _SEARCH_AGAIN_S:
                     raise pymysql.OperationalError(CANNOT_CONNECT, why)
+            tls = self._tls_anew()
             refused = []
             for server in list(self._servers):
                 try:
                     connection = dialect.connect(
                         *arguments,
                         **named
-                        | {"host": server.host, "port": server.port, "read_timeout": _GREET_S},
+                        | {"host": server.host, "port": server.port, "ssl": tls}
+                        | {"read_timeout": _GREET_S},
                     )
                     if takes_writes(connection):
                         connection._read_timeout = named.get("read_timeout")  # noqa: SLF001 (see `_look`)
@@ -125,6 +136,13 @@ class Servers:
             why = f"no database server takes writes: {'; '.join(refused)}"
             self._found_none = (time.monotonic(), why)
             raise pymysql.OperationalError(CANNOT_CONNECT, why)
+
+    def _tls_anew(self) -> ssl.SSLContext | None:
+        try:
+            self._tls = tls_of(self._url)
+        except ConfigError as error:
+            log.warning("certificates not taken", reason=str(error))
+        return self._tls
 
 
 def takes_writes(connection: Any) -> bool:  # noqa: ANN401 (a DBAPI connection)
