@@ -42,11 +42,11 @@ GROUPS = (
 """Boxes that watch. All but strangers have the product at first; the loyal keep it throughout."""
 
 ORDERS_PER_S = 200 if IS_FULL else 20
-KILL_EVERY_S = 3.0 if IS_FULL else 1.5
+KILL_EVERY_S = 3.0
 STREAM_KBIT_S = 20_000
 PERIODS = {"at rest": "30d", "rotating": "120s" if IS_FULL else "8s"}
-STEADY = "10s" if IS_FULL else "1s"
-LEAVING_S = 20 if IS_FULL else 10
+RECENT, STEADY = ("10s", "10s") if IS_FULL else ("2s", "1s")
+LEAVING_S = 20 if IS_FULL else 8
 LOOK_S = 0.2
 LIMIT_S = 300.0
 
@@ -63,6 +63,7 @@ def adapt(head_end: HeadEnd) -> None:
     changes = {
         "cycler": {
             "bandwidth_kbit_s = 1000": f"bandwidth_kbit_s = {STREAM_KBIT_S}",
+            'every = "10s"': f'every = "{RECENT}"',
             'every = "20s"': f'every = "{STEADY}"',
         },
         "mux": {"bitrate_kbit_s = 2000": f"bitrate_kbit_s = {STREAM_KBIT_S + 1000}"},
@@ -244,7 +245,9 @@ def test_rotation_leaves_nobody_dark_and_shuts_out_who_has_no_right(
     engine = engine_for(crowd.cluster.url("portcullis_migrate"), pool_size=1)
     wait(lambda: is_sealed(engine))
     watch = Watch(crowd, engine, boxes, random.Random(seed))
-    crowd.boxes.wait(lambda receiver: all(b.entitlements for b in entitled_of(receiver, boxes)), 60)
+    assert crowd.boxes.wait(
+        lambda receiver: all(box.entitlements for box in entitled_of(receiver, boxes)), 60
+    )
     began = time.monotonic()
     pause_s = len(boxes["ordering"]) / ORDERS_PER_S
     kills_before = head_end.keeper.kills
