@@ -19,7 +19,7 @@ from portcullis.store.schema import key_imports, keys
 from tests.integration.encryptor_process import EncryptorProcess, running
 from tests.integration.test_key_import import check_keys, line, write
 
-DEVICES = 12_000
+DEVICES = 4000
 
 
 @pytest.fixture
