@@ -1,11 +1,11 @@
-"""`python -m bench [NAME …]`: measure, save, and with all results at hand write the page."""
+"""`python -m bench [NAME …]`: measure and save; with several, write the page."""
 
 import subprocess
 import sys
 from importlib import import_module
 
 from bench.report import NAMES, missing, write_constants, write_page
-from bench.result import Result, load
+from bench.result import RESULTS, Result, load
 
 
 def measure(name: str) -> Result:
@@ -35,16 +35,21 @@ def main() -> int:
         show(measure(names[0]))
     else:
         for name in names:
-            subprocess.run([sys.executable, "-m", "bench", name], check=True)
-    if absent := missing():
-        print(f"docs/benchmarks.md left as it is: no result yet of {', '.join(absent)}")
-    elif len(names) > 1:
+            (RESULTS / f"{name}.json").unlink(missing_ok=True)
+            # It says itself what went wrong; the others are measured all the same.
+            subprocess.run([sys.executable, "-m", "bench", name], check=False)
         write_page()
         write_constants()
-    below = [name for name in names if load(name)[0].verdict() == "below the floor"]
-    if below:
-        print(f"below the floor: {', '.join(below)}")
-    return int(bool(below))
+    failed = [name for name in names if name in missing()]
+    below = [
+        name
+        for name in names
+        if name not in failed and load(name)[0].verdict() == "below the floor"
+    ]
+    for what, which in (("without a result", failed), ("below the floor", below)):
+        if which:
+            print(f"{what}: {', '.join(which)}")
+    return int(bool(failed or below))
 
 
 if __name__ == "__main__":

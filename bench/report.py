@@ -49,18 +49,25 @@ def missing() -> list[str]:
 
 
 def write_page() -> None:
-    """Write `docs/benchmarks.md`: a row a criterion, then the figures and the machine."""
+    """Write `docs/benchmarks.md`: a row a criterion, then the figures and the machine.
+
+    What has no result yet is named.
+    """
+    absent = missing()
     lines = [
         "# Benchmarks",
         "",
         "Written by `make bench`; `make bench-NAME` repeats one. Each value is a ratio taken in",
         "one run against what stands beside it.",
         "",
+        *([f"No result yet: {', '.join(f'`{name}`' for name in absent)}.", ""] if absent else []),
         "| benchmark | criterion | value | floor | goal | verdict |",
         "|---|---|---|---|---|---|",
     ]
     details: list[str] = []
     for name, what in NAMES.items():
+        if name in absent:
+            continue
         result, machine = load(name)
         lines += [
             f"| `{name}` | {one.what} | {one.value:.3g} {one.unit} | {one.floor:g} | {one.goal:g}"
