@@ -24,6 +24,8 @@ from demo.ledger import Ledger, rfc3339
 
 PRODUCTS = range(101, 109)
 ANSWER_TIMEOUT_S = 5.0  # what SMS systems wait
+_CONNECTIONS = 64
+"""An SMS's pool. With one a box all would begin TLS at once when HAProxy is back, in vain."""
 _REPEAT_S = 0.25
 _GIVE_UP_S = 120.0
 _MOST_MESSAGES = 3
@@ -148,12 +150,12 @@ class Sms:
             self._trouble = error
 
     async def _all(self) -> None:
-        limits = httpx.Limits(max_connections=len(self._device_ids))
+        limits = httpx.Limits(max_connections=_CONNECTIONS)
         async with (
             httpx.AsyncClient(
                 base_url=self._access.url,
                 verify=self._access.tls(),
-                timeout=ANSWER_TIMEOUT_S,
+                timeout=httpx.Timeout(ANSWER_TIMEOUT_S, pool=None),
                 limits=limits,
                 headers={"Authorization": f"Bearer {self.token}"},
             ) as http,

@@ -27,9 +27,10 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # An encryptor that was started again is to be found at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # Also the time that a try to connect may take, 20 s by default: one that hangs is given up.
-    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # Also the time that a try to connect may take, 20 s by default: one begun into silence ends
+    # in time for the next, when the encryptor is back, to have orders on air within 5 s.
+    ("grpc.min_reconnect_backoff_ms", 1500),
     # One that hangs, or whose host has gone, is given up before the deadline of a call.
     ("grpc.keepalive_time_ms", 3000),
     ("grpc.http2.ping_timeout_ms", 3000),
