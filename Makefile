@@ -50,7 +50,11 @@ test-integration: setup ## Services against real databases and peers; the manife
 	$(BIN)/pytest tests/integration tests/delivery
 
 .PHONY: test-system
-test-system: setup ## The whole head-end, the short forms of the proofs, the benchmarks' own checks
+test-system: setup ## The whole head-end with 200 boxes, watched, broken and mended: a quarter of an hour
+	$(BIN)/pytest -n 0 -m system tests/system/test_system.py
+
+.PHONY: test-services
+test-services: setup ## Services together, the short forms of the proofs, the benchmarks' own checks
 	$(BIN)/pytest tests/system tests/faults tests/bench
 
 .PHONY: checkov

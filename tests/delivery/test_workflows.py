@@ -107,7 +107,8 @@ def test_each_step_is_a_make_target_or_needs_the_outside() -> None:
             else:
                 assert OUTSIDE.match(line), line
     assert named <= targets()
-    assert named >= {"lint", "audit", "test-fast", "test-integration", "test-system", "test-image"}
+    assert named >= {"lint", "audit", "test-fast", "test-integration", "test-services"}
+    assert named >= {"test-system", "test-monitoring", "test-image"}
     assert {"checkov", "deploy", "smoke", "undeploy", "deploy-finish"} <= named
 
 

@@ -56,6 +56,12 @@ encryptor = {encryptors}
 purge_every = "2s"
 {tls}
 """,
+    "auditor": """\
+dir = "{home}/{name}"
+key_file = "{home}/{name}.key"
+anchors = ["dir:{home}/anchors"]
+sign_every = "1s"
+""",
     "mux": """\
 listen = "127.0.0.1:{listen}"
 outputs = ["udp://127.0.0.1:{boxes}"]

@@ -28,6 +28,7 @@ _CONNECTIONS = 64
 """An SMS's pool. With one a box all would begin TLS at once when HAProxy is back, in vain."""
 _REPEAT_S = 0.25
 _GIVE_UP_S = 120.0
+_AGAIN_WITHIN_S = 60.0
 _MOST_MESSAGES = 3
 _BATCH_LINES = 4
 _TRANSIENT = {429, 500, 502, 503, 504}
@@ -276,3 +277,12 @@ class Sms:
         line = {"op": op, "body": body, "answer": answer}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
+
+
+def wait_for_orders(sms: Sms, count: int = 30) -> None:
+    """Wait until so many more orders have had their 2xx."""
+    wanted = sms.answered + count
+    end = time.monotonic() + _AGAIN_WITHIN_S
+    while sms.answered < wanted:
+        assert time.monotonic() < end, sms.failed_tries
+        time.sleep(0.02)

@@ -11,12 +11,11 @@ import pytest
 
 from tests.faults.figures import record
 from tests.faults.scale import IS_FULL
-from tests.faults.sms import Sms
+from tests.faults.sms import Sms, wait_for_orders
 from tests.faults.system import System
 
 WITHOUT_REPLICA = [False, True] * 3 if IS_FULL else [True]
 LOAD_S = 5.0 if IS_FULL else 1.0
-AGAIN_WITHIN_S = 60.0
 
 
 @pytest.mark.timeout(900)
@@ -69,12 +68,3 @@ def fail_over(system: System, sms: Sms, *, is_replica_dead: bool) -> tuple[float
         cluster.start(missing)
         cluster.rejoin(missing)
     return sms.worst_gap_s, promotion_s
-
-
-def wait_for_orders(sms: Sms, count: int = 30) -> None:
-    """Wait until so many more orders have had their 2xx."""
-    wanted = sms.answered + count
-    end = time.monotonic() + AGAIN_WITHIN_S
-    while sms.answered < wanted:
-        assert time.monotonic() < end, sms.failed_tries
-        time.sleep(0.02)

@@ -6,7 +6,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +23,15 @@ from tests.ports import free_ports
 DEPLOY = Path(__file__).parents[2] / "deploy"
 TIME_LAPSE = 10
 """How many times faster than in production all is scraped, evaluated, waited for and told."""
+
+MISHAPS = {
+    "portcullis_encryptor_refused_total",
+    "portcullis_mux_refused_packets_total",
+    "portcullis_scheduler_marked_devices_total",
+    "portcullis_scheduler_purged_rows_total",
+}
+AIRING = "stream:portcullis_cycler_aired_packets:rate1m > 0"
+"""True as long as packets go out."""
 
 _WINDOW = re.compile(r"(?<=\[)(\d+)([smh])(?=\])")
 _DURATION = re.compile(r"^(\s*(?:for|\w+_interval|group_wait): *)(\d+)([smh])\s*$", re.MULTILINE)
@@ -154,12 +163,38 @@ class Monitoring:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
-    def wait_for(self, expression: str, what: str = "") -> None:
+    def wait_for(self, expression: str, what: str = "", timeout_s: float = 60) -> None:
         """Wait until an expression has a result."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + timeout_s
         while not self.query(expression):
             assert time.monotonic() < end, f"{what} never true: {expression}"
             time.sleep(0.2)  # the next scrape tells nobody
+
+    def instances(self, expression: str) -> list[str]:
+        """The head-end's processes of which an expression is true, by name."""
+        names = {str(port): name for name, port in self._head_end.monitors.items()}
+        found = self.query(expression)
+        return [names[row["metric"]["instance"].rpartition(":")[2]] for row in found]
+
+    def down(self) -> list[str]:
+        """What is to be scraped and is not: job and address; all of it before its first scrape."""
+        url = f"http://127.0.0.1:{self.prometheus}/api/v1/targets"
+        targets = httpx.get(url, params={"state": "active"}).json()["data"]["activeTargets"]
+        return [
+            f"{one['labels']['job']} {one['scrapeUrl']}" for one in targets if one["health"] != "up"
+        ]
+
+    def rules_without_answer(self) -> list[str]:
+        """Rules that are not evaluated, and recording rules that record nothing."""
+        url = f"http://127.0.0.1:{self.prometheus}/api/v1/rules"
+        groups = httpx.get(url).json()["data"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        return [
+            rule["name"]
+            for rule in rules
+            if rule["health"] != "ok"
+            or (rule["type"] == "recording" and not self.query(rule["name"]))
+        ]
 
     def inhibited(self, alertname: str) -> bool:
         """Whether Alertmanager holds an alert back because another tells its cause."""
@@ -221,3 +256,24 @@ def _wait_ready(port: int) -> None:
             pass
         assert time.monotonic() < end, f"port {port} is not ready"
         time.sleep(0.1)
+
+
+def _expressions() -> Iterator[tuple[str, str]]:
+    """Every query of every dashboard: panel, expression."""
+    for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{path.stem}: {panel['title']}", target["expr"]
+
+
+def dashboards_answered(monitoring: Monitoring) -> None:
+    """Ask every query of the dashboards of a head-end that works.
+
+    What counts mishaps may have nothing to show; anything else raises AssertionError if it has not.
+    """
+    for panel, expression in _expressions():
+        asked = expression.replace('"$stream"', '".+"').replace("$__rate_interval", "30s")
+        if MISHAPS & set(re.findall(r"portcullis_\w+", expression)):
+            monitoring.query(asked)
+        else:
+            monitoring.wait_for(asked, panel)

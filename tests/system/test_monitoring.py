@@ -1,6 +1,5 @@
 """What breaks is told to the right people by its right name, and so is its mending."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -14,22 +13,16 @@ import pytest
 
 from portcullis.cli.up import MONITORS
 from tests.cluster import Cluster
-from tests.faults.headend import DatabaseSection, HeadEnd, Plan
+from tests.faults.conftest import database_section
+from tests.faults.headend import HeadEnd, Plan
 from tests.faults.sms import Sms
 from tests.ports import free_ports
-from tests.system.monitoring import Monitoring
+from tests.system.monitoring import AIRING, Monitoring, dashboards_answered
 
 pytestmark = [pytest.mark.monitoring, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(420)]
 
 BOXES = ["1001", "1002", "1003", "1004"]
 COUNTS = {"encryptor": 1, "mux": 1, "scheduler": 1, "emmg": 1, "cycler": 1, "gateway": 2}
-MISHAPS = {
-    "portcullis_encryptor_refused_total",
-    "portcullis_mux_refused_packets_total",
-    "portcullis_scheduler_marked_devices_total",
-    "portcullis_scheduler_purged_rows_total",
-}
-AIRING = "stream:portcullis_cycler_aired_packets:rate1m > 0"
 
 
 @dataclass
@@ -41,29 +34,14 @@ class Site:
     monitoring: Monitoring
 
 
-def database(cluster: Cluster) -> DatabaseSection:
-    """[database] of each room: its own user, whichever server is the primary."""
-
-    def section(room: str) -> str:
-        user = f"portcullis_{room}"
-        return (
-            "[database]\n"
-            f'url = "mysql+pymysql://{user}@/portcullis?charset=utf8mb4"\n'
-            f'password_file = "{cluster.password_file(user)}"\n'
-            f"hosts = {json.dumps(cluster.hosts)}\n"
-            f'ssl_ca = "{cluster.ssl_ca}"\n'
-        )
-
-    return section
-
-
 @pytest.fixture(scope="module")
 def site(cluster_servers: Cluster) -> Iterator[Site]:
     """All of it, airing."""
     cluster_servers.renew()
     home = Path(tempfile.mkdtemp(prefix="portcullis-monitoring-", dir="/var/tmp"))
     [boxes_port] = free_ports(1)
-    head_end = HeadEnd(home, Plan(database(cluster_servers), boxes_port, COUNTS))
+    section = database_section(cluster_servers, lambda _room: cluster_servers.hosts)
+    head_end = HeadEnd(home, Plan(section, boxes_port, COUNTS))
     head_end.prepare(BOXES)
     with (
         head_end,
@@ -78,22 +56,9 @@ def site(cluster_servers: Cluster) -> Iterator[Site]:
     shutil.rmtree(home)
 
 
-def _expressions() -> Iterator[tuple[str, str]]:
-    """Every query of every dashboard: panel, expression."""
-    for path in sorted(Path("deploy/grafana/dashboards").glob("*.json")):
-        for panel in json.loads(path.read_text())["panels"]:
-            for target in panel["targets"]:
-                yield f"{path.stem}: {panel['title']}", target["expr"]
-
-
 def test_every_query_of_the_dashboards_has_an_answer(site: Site) -> None:
     """On a head-end that works; what counts mishaps may have nothing to show."""
-    for panel, expression in _expressions():
-        asked = expression.replace('"$stream"', '".+"').replace("$__rate_interval", "30s")
-        if MISHAPS & set(re.findall(r"portcullis_\w+", expression)):
-            site.monitoring.query(asked)
-        else:
-            site.monitoring.wait_for(asked, panel)
+    dashboards_answered(site.monitoring)
 
 
 def test_what_runbooks_look_at_is_there(site: Site) -> None:
