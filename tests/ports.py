@@ -1,13 +1,31 @@
 """TCP ports for the servers that tests start."""
 
+import os
+import random
 import socket
 from contextlib import ExitStack
 
+_FIRST = 10_000
+_EACH = 2_000
+"""Below the ports that the kernel gives to those who connect (32768 on), a share a worker."""
+
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that nothing listens on, each another."""
+    """TCP ports of 127.0.0.1 that nothing listens on, each another.
+
+    No connection that somebody opens meanwhile gets one of them for its own end.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9").removeprefix("gw")) % 10
+    first = _FIRST + worker * _EACH
+    ports: list[int] = []
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        for port in random.sample(range(first, first + _EACH), _EACH):
+            probe = stack.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise AssertionError(f"no {count} ports are free from {first} on")

@@ -16,9 +16,13 @@ from tests.cluster import Cluster
 from tests.faults.boxes import Boxes
 from tests.faults.headend import HeadEnd, Plan
 from tests.faults.proxy import Proxies
+from tests.faults.scale import IS_FULL
 from tests.faults.system import DEVICES, PROBE, System
 from tests.faults.wires import Wires
 from tests.ports import free_ports
+
+# Its short form takes a minute, and tests/system/test_rotation_on_air.py shows much of it.
+collect_ignore = [] if IS_FULL else ["test_rotation.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -68,7 +68,7 @@ class Bench:
         self.jobs.make_chains()
 
     def boxes(self, *device_ids: int, active: bool = True, held: str = '{"7": 1}') -> None:
-        """Boxes entitled to product 7, their states sealed and on air."""
+        """Boxes entitled to product 7, their states sealed and long on air."""
         with writing(self.engine) as connection:
             connection.execute(
                 devices.insert(),
@@ -102,7 +102,7 @@ class Bench:
                 ],
             )
         for one in device_ids:
-            self.emm(one)
+            self.emm(one, first_aired_at=self.now - timedelta(days=1))
 
     def emm(self, device_id: int, message_id: int = 0, **values: object) -> None:
         """An EMM on air."""
