@@ -20,12 +20,13 @@ def free_ports(count: int) -> list[int]:
     ports: list[int] = []
     with ExitStack() as stack:
         for port in random.sample(range(first, first + _EACH), _EACH):
+            if len(ports) == count:
+                break
             probe = stack.enter_context(socket.socket())
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             ports.append(port)
-            if len(ports) == count:
-                return ports
-    raise AssertionError(f"no {count} ports are free from {first} on")
+    assert len(ports) == count, f"no {count} ports are free from {first} on"
+    return ports
