@@ -41,7 +41,7 @@ from portcullis.runtime.tls import TlsFiles
 # For TCP, and again for channel_setup: one begun into silence ends in time for the next, when
 # the MUX is back, to be on air within 5 s.
 _CONNECT_TIMEOUT_S = 2.5
-_BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 2.0
+_BACK_OFF_S, _MAX_BACK_OFF_S = 0.25, 1.0
 _SETTLED_S = 5.0  # a session that lasted this long was a good one
 _IN_USE_RETRY_S = 1.0
 _UDP_SETTLE_S = 0.1  # TCP may overtake UDP
