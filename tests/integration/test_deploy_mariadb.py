@@ -70,6 +70,16 @@ def _add(cluster: Cluster, product_id: int) -> None:
     cluster.execute(f"INSERT INTO portcullis.products VALUES ({product_id}, 'p', UTC_TIMESTAMP(6))")
 
 
+def _add_unanswered(cluster: Cluster, product_id: int) -> None:
+    with pytest.raises(pymysql.err.OperationalError, match="Lost connection"):
+        _add(cluster, product_id)
+
+
+def _catch_up(cluster: Cluster, name: str) -> None:
+    position = cluster.execute("SELECT @@gtid_binlog_pos AS p")[0]["p"]
+    cluster.execute(f"SELECT MASTER_GTID_WAIT('{position}', 30)", name)
+
+
 def _products(cluster: Cluster, name: str | None = None) -> list[int]:
     rows = cluster.execute("SELECT product_id FROM portcullis.products ORDER BY 1", name)
     return [row["product_id"] for row in rows]
@@ -89,8 +99,7 @@ def test_a_commit_answered_by_the_primary_outlives_it(cluster: Cluster) -> None:
     cluster.rejoin(dead)
     _add(cluster, 3)
     for name in (dead, other):
-        position = cluster.execute("SELECT @@gtid_binlog_pos AS p")[0]["p"]
-        cluster.execute(f"SELECT MASTER_GTID_WAIT('{position}', 30)", name)
+        _catch_up(cluster, name)
         assert _products(cluster, name) == [1, 2, 3]
 
 
@@ -120,12 +129,43 @@ def test_no_server_is_promoted_that_may_lack_an_answered_commit(cluster: Cluster
     for name in (restarted, left):
         with pytest.raises(AssertionError, match=r"may alone hold answered writes"):
             cluster.promote(name)
-    with pytest.raises(AssertionError, match=r"lacks writes that another has"):
-        cluster.promote(restarted, "--without", cluster.nodes[restarted].address)
     cluster.start(dead)
     with pytest.raises(AssertionError, match="there is no primary to follow"):
         cluster.rejoin(restarted)
     cluster.promote(dead)
+    assert _products(cluster) == [1]
+
+
+def test_a_replica_takes_from_the_other_what_it_had_not_received(cluster: Cluster) -> None:
+    """Which of them acknowledged a commit is chance; either can be promoted."""
+    dead = cluster.primary
+    behind, ahead = (name for name in cluster.nodes if name != dead)
+    cluster.execute("STOP REPLICA IO_THREAD", behind)
+    _add(cluster, 1)
+    cluster.kill(dead)
+    assert _products(cluster, behind) == []
+    cluster.promote(behind)
+    _add(cluster, 2)
+    assert _products(cluster) == [1, 2]
+    _catch_up(cluster, ahead)
+    assert _products(cluster, ahead) == [1, 2]
+
+
+def test_a_replica_is_not_promoted_past_a_former_primary_that_has_more(cluster: Cluster) -> None:
+    """What nobody acknowledged may still have been read; the former primary keeps it."""
+    former = cluster.primary
+    replicas = [name for name in cluster.nodes if name != former]
+    for name in replicas:
+        cluster.execute("STOP REPLICA IO_THREAD", name)
+    written = threading.Thread(target=_add_unanswered, args=(cluster, 1))
+    written.start()
+    _await_a_waiting_session(cluster)
+    cluster.kill(former)
+    written.join(30)
+    cluster.start(former)
+    with pytest.raises(AssertionError, match=r"lacks writes that .* has: promote that one"):
+        cluster.promote(replicas[0])
+    cluster.promote(former)
     assert _products(cluster) == [1]
 
 
