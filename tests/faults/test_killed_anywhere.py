@@ -94,15 +94,21 @@ class House:
     asrun_lacks_s: list[float] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     dying: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    aimed: dict[str, str] = field(default_factory=dict)
 
     def aim(self, name: str, point: str) -> None:
         """Have a process die at a point."""
         self.dying[name] = self.single.keeper.doom(name)
+        self.aimed[name] = point
         aim(self.single.home / f"{name}.aim", point)
 
     def await_death(self, name: str) -> float:
         """Wait until it has; monotonic time."""
-        assert self.dying[name].wait(REACHED_WITHIN_S) == -signal.SIGKILL
+        try:
+            assert self.dying[name].wait(REACHED_WITHIN_S) == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            tail = self.single.keeper.tail(name)
+            pytest.fail(f"{name} did not come by {self.aimed[name]}\n{tail}")
         return time.monotonic()
 
 
@@ -259,17 +265,21 @@ def make_old_month(engine: Engine) -> None:
         connection.execute(
             requests.insert().values(row | {"request_id": request_id, "received_at": OLD})
         )
-    while not (found := requests_partitions(engine)):
-        time.sleep(0.1)  # the scheduler's first round makes them
-    name, below = min(found.items(), key=lambda one: one[1])
     month = first_id(OLD.replace(month=2, day=1, hour=0))
-    with suppress(OperationalError), engine.connect() as connection:  # one is there
-        connection.execute(
-            text(
-                f"ALTER TABLE requests REORGANIZE PARTITION {name} INTO (PARTITION p202401"
-                f" VALUES LESS THAN ('{month}'), PARTITION {name} VALUES LESS THAN ('{below}'))"
+    give_up = time.monotonic() + REACHED_WITHIN_S
+    while "p202401" not in (found := requests_partitions(engine)):
+        assert time.monotonic() < give_up, found
+        if not found:
+            time.sleep(0.1)  # the scheduler's first round makes them
+            continue
+        name, below = min(found.items(), key=lambda one: one[1])
+        with suppress(OperationalError), engine.connect() as connection:  # a lock; tried again
+            connection.execute(
+                text(
+                    f"ALTER TABLE requests REORGANIZE PARTITION {name} INTO (PARTITION p202401"
+                    f" VALUES LESS THAN ('{month}'), PARTITION {name} VALUES LESS THAN ('{below}'))"
+                )
             )
-        )
 
 
 def cycler_dies(house: House) -> None:
