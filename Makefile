@@ -34,7 +34,8 @@ test-fast: setup ## Unit and property tests only (under a minute)
 
 .PHONY: test-faults
 test-faults: setup ## The proofs of docs/reliability.md in full, and its table of figures
-	FAULTS=full $(BIN)/pytest tests/faults
+	FAULTS=full $(BIN)/pytest -n 0 tests/faults/test_rotation.py
+	FAULTS=full $(BIN)/pytest tests/faults --ignore tests/faults/test_rotation.py
 	$(BIN)/python -m tests.faults.figures
 
 .PHONY: test-monitoring

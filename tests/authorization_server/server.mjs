@@ -41,4 +41,8 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
     },
   },
 });
+provider.use((context, next) => {
+  if (context.path === "/jwks") console.error("keys fetched");
+  return next();
+});
 provider.listen(Number(port), "127.0.0.1", () => console.log("listening"));

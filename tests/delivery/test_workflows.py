@@ -4,6 +4,7 @@ Parsed only, for want of GitHub, a registry and a cluster: pushing, signing, sig
 deployment itself, whose script test_deploy.py runs beside a recording kubectl.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -110,6 +111,24 @@ def test_each_step_is_a_make_target_or_needs_the_outside() -> None:
     assert named >= {"lint", "audit", "test-fast", "test-integration", "test-services"}
     assert named >= {"test-system", "test-monitoring", "test-image"}
     assert {"checkov", "deploy", "smoke", "undeploy", "deploy-finish"} <= named
+
+
+def test_a_deployments_secrets_are_for_its_user_and_leave_nothing(tmp_path: Path) -> None:
+    """The two steps as they stand."""
+    [deploy] = [job for file, _, job in jobs() if file.name == "deploy.yml"]
+    named = {step["name"]: step for step in deploy["steps"] if "name" in step}
+    fill, sweep = named["Secrets, for this user only"], named["Leave no secret behind"]
+    secrets = {name: f"{{{name}: 50%}}" for name in fill["env"]}
+    places = {name: deploy["env"][name] for name in ("KUBECONFIG", "CLIENT", "BOXES")}
+    places["KUBECONFIG"] = places["KUBECONFIG"].replace("${{ github.workspace }}", str(tmp_path))
+    environ = os.environ | secrets | places
+    subprocess.run(["bash", "-e", "-c", fill["run"]], cwd=tmp_path, env=environ, check=True)
+    files = {name: tmp_path / place for name, place in places.items()}
+    for name, file in files.items():
+        assert file.read_text() == secrets[f"SECRET_{name}"]
+        assert file.stat().st_mode & 0o077 == 0
+    subprocess.run(["bash", "-e", "-c", sweep["run"]], cwd=tmp_path, env=environ, check=True)
+    assert [file for file in files.values() if file.exists()] == []
 
 
 @pytest.mark.parametrize(

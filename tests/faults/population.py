@@ -5,7 +5,9 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import httpx
 
 from demo.ledger import rfc3339
+from portcullis.store.database import chunked
 from tests.faults.sms import Access
 
 _LINES = 2000
@@ -27,22 +30,28 @@ def add_vendor_keys(vendor_file: Path, device_ids: Sequence[str]) -> None:
 
 
 def order_all(access: Access, ledger: Path, orders: Sequence[dict[str, Any]]) -> None:
-    """Give orders by the batch, each into the ledger; every one of them must be accepted."""
+    """Give orders by the batch, each into the ledger; every one of them must be accepted.
+
+    Two batches are under way at once: of the orders none may depend on another.
+    """
     with (
         httpx.Client(base_url=access.url, verify=access.tls(), timeout=_TIMEOUT_S) as http,
-        ledger.open("a", encoding="utf-8") as file,
+        ledger.open("ab", buffering=0) as file,
+        ThreadPoolExecutor(2) as pool,
     ):
         http.headers["Authorization"] = f"Bearer {access.token(http)}"
-        for start in range(0, len(orders), _LINES):
-            some = [
-                {"transaction_id": f"all-{next(_numbers)}"} | order
-                for order in orders[start : start + _LINES]
-            ]
-            for order, said in zip(some, _batch(http, some), strict=True):
+        batches = [
+            [{"transaction_id": f"all-{next(_numbers)}"} | order for order in some]
+            for some in chunked(orders, _LINES)
+        ]
+        answers = pool.map(partial(_batch, http), batches)
+        for batch, answer in zip(batches, answers, strict=True):
+            lines = []
+            for order, said in zip(batch, answer, strict=True):
                 body = {name: value for name, value in order.items() if name != "op"}
                 said["accepted_at"] = rfc3339(datetime.now(UTC))  # a batch does not tell
-                line = {"op": order["op"], "body": body, "answer": said}
-                file.write(json.dumps(line) + "\n")
+                lines.append(json.dumps({"op": order["op"], "body": body, "answer": said}) + "\n")
+            file.write("".join(lines).encode())  # in one: another may write beside it
 
 
 def _batch(http: httpx.Client, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

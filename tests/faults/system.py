@@ -15,6 +15,7 @@ from tests.faults.headend import HeadEnd
 from tests.faults.probe import Probe, probe
 from tests.faults.scale import IS_FULL
 from tests.faults.sms import Sms
+from tests.faults.sms_apart import Apart
 from tests.faults.verdict import kept, wrong_boxes
 
 DEVICES = [str(number) for number in range(1001, 1201 if IS_FULL else 1061)]
@@ -75,7 +76,7 @@ class System:
         assert answer.json()["code"] == "unavailable"
         assert int(answer.headers["Retry-After"]) > 0
 
-    def verdict(self, sms: Sms) -> dict[str, int]:
+    def verdict(self, sms: Sms | Apart) -> dict[str, int]:
         """Every 2xx once in the tables, every box as ordered; raises AssertionError if not.
 
         Returns the figures, all zero but the orders.

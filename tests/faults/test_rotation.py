@@ -28,6 +28,7 @@ from tests.faults.headend import HeadEnd, Plan
 from tests.faults.population import add_vendor_keys, order_all
 from tests.faults.scale import IS_FULL
 from tests.faults.sms import PRODUCTS, ledger_of
+from tests.faults.sms_apart import sms_apart
 from tests.faults.system import System
 from tests.ports import free_ports
 from tests.scrambler import Live, Scrambler
@@ -42,7 +43,7 @@ GROUPS = (
 """Boxes that watch. All but strangers have the product at first; the loyal keep it throughout."""
 
 ORDERS_PER_S = 200 if IS_FULL else 20
-KILL_EVERY_S = 3.0
+KILL_EVERY_S = 10.0 if IS_FULL else 3.0
 STREAM_KBIT_S = 20_000
 PERIODS = {"at rest": "30d", "rotating": "120s" if IS_FULL else "8s"}
 RECENT, STEADY = ("10s", "10s") if IS_FULL else ("2s", "1s")
@@ -145,7 +146,7 @@ class Watch:
         assert live is not None
         if live not in self.switches:
             self.switches.append(live)
-        self.without |= self.system.boxes.look(lambda receiver: self._dark(receiver, live))
+        self.without |= self.system.boxes.look(lambda receiver: self.dark(receiver, live, "loyal"))
         return live
 
     def look_after_retirement(self, *groups: str) -> None:
@@ -157,10 +158,11 @@ class Watch:
             lambda receiver: {one for one in others if opens(receiver.boxes[int(one)], live)}
         )
 
-    def _dark(self, receiver: Receiver, live: Live) -> set[str]:
+    def dark(self, receiver: Receiver, live: Live, group: str) -> set[str]:
+        """Boxes of a group that could not show what is live."""
         return {
             one
-            for one in self.boxes["loyal"]
+            for one in self.boxes[group]
             if receiver.boxes[int(one)].product_key(PRODUCT, live.epoch % 256) != live.key
         }
 
@@ -200,8 +202,11 @@ def grants(device_ids: Sequence[str], **window: str) -> list[dict[str, Any]]:
 
 
 def revoke(watch: Watch, group: str) -> None:
-    """End the rights of boxes that hear nothing from now on."""
-    watch.thieves += watch.system.boxes.deafen(watch.boxes[group])
+    """End the rights of boxes that hear nothing from now on, and could show it until now."""
+    stolen = watch.system.boxes.deafen(watch.boxes[group])
+    live = watch.look()
+    assert [box.device_id for box in stolen if not opens(box, live)] == []
+    watch.thieves += stolen
     orders = [
         {"op": "removeentitlement", "device_id": one, "product_id": PRODUCT}
         for one in watch.boxes[group]
@@ -237,11 +242,9 @@ def test_rotation_leaves_nobody_dark_and_shuts_out_who_has_no_right(
     head_end, boxes = crowd.head_end, name_boxes()
     everyone = [one for group in boxes.values() for one in group] + unwatched()
     entitled = [one for one in everyone if one not in set(boxes["stranger"])]
-    order_all(
-        head_end.access,
-        crowd.ledger,
-        [{"op": "adddevice", "device_id": one} for one in everyone] + grants(entitled),
-    )
+    adds = [{"op": "adddevice", "device_id": one} for one in everyone]
+    for orders in (adds, grants(entitled)):
+        order_all(head_end.access, crowd.ledger, orders)
     engine = engine_for(crowd.cluster.url("portcullis_migrate"), pool_size=1)
     wait(lambda: is_sealed(engine))
     watch = Watch(crowd, engine, boxes, random.Random(seed))
@@ -251,8 +254,14 @@ def test_rotation_leaves_nobody_dark_and_shuts_out_who_has_no_right(
     began = time.monotonic()
     pause_s = len(boxes["ordering"]) / ORDERS_PER_S
     kills_before = head_end.keeper.kills
-    with crowd.load(seed, pause_s, boxes["ordering"]) as sms:
+    with sms_apart(
+        head_end.access, crowd.ledger, boxes["ordering"], seed=seed, pause_s=pause_s
+    ) as sms:
         first = watch.look()
+        # Who was given nothing is seen to be dark: the look can tell.
+        assert crowd.boxes.look(lambda receiver: watch.dark(receiver, first, "stranger")) == set(
+            boxes["stranger"]
+        )
         revoke(watch, "thief")
         soon = datetime.now(UTC) + timedelta(seconds=LEAVING_S)
         leaving = grants(boxes["leaving"], ends_at=rfc3339(soon))
@@ -274,7 +283,6 @@ def test_rotation_leaves_nobody_dark_and_shuts_out_who_has_no_right(
         watch.look_after_retirement("stranger", "leaving")
         renewal = rotation_of(engine, watch.switches[-1])
         lasted_s = time.monotonic() - began
-        answered = sms.answered
     assert (watch.without, watch.wrongly) == (set(), set())
     figures = crowd.verdict(sms)
     check_products(watch)
@@ -284,7 +292,8 @@ def test_rotation_leaves_nobody_dark_and_shuts_out_who_has_no_right(
         f"rotation with {BOXES} boxes, a service killed every {KILL_EVERY_S:g} s",
         for_s=lasted_s,
         faults=head_end.keeper.kills - kills_before,
-        orders_per_s=answered / lasted_s,
+        orders_per_s=sms.answered / lasted_s,
+        tries_repeated=sms.failed_tries,
         boxes_on_air=sum(GROUPS.values()),
         boxes_without=len(watch.without),
         boxes_with_wrongly=len(watch.wrongly),

@@ -1,23 +1,20 @@
 """The rules, the routes and the runbooks, by the tools that an operator uses."""
 
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
-from portcullis.cli.main import cli
 from portcullis.cli.services import ROOMS
 from portcullis.cli.up import MONITORS
 from portcullis.runtime.metrics import DECLARED
+from tests.typed import check_portcullis, stages
 
 PROMETHEUS = Path("deploy/prometheus")
 ALERTMANAGER = Path("deploy/alertmanager/alertmanager.yml")
@@ -113,31 +110,6 @@ def test_each_alert_has_its_runbook_and_each_runbook_its_alert() -> None:
         assert link == "{{ $externalLabels.runbooks }}/" + f"{name}.md"
         assert alert["labels"]["severity"] in ("critical", "warning", "heartbeat")
         assert alert["annotations"]["summary"]
-
-
-def stages(line: str) -> Iterator[list[str]]:
-    """The commands of a pipeline, as lists of words."""
-    words = shlex.shlex(line, posix=True, punctuation_chars="|<>")
-    words.whitespace_split = True
-    stage: list[str] = []
-    for word in words:
-        if word == "|":
-            yield stage
-            stage = []
-        else:
-            stage.append(word)
-    yield stage
-
-
-def check_portcullis(words: list[str]) -> None:
-    """The command exists, with these options and arguments."""
-    command: Any = cli
-    while isinstance(command, click.Group):
-        assert words, "a group is no command"
-        command = command.get_command(click.Context(command), words.pop(0))
-    # In a sentence a command may be named without the file it takes.
-    with suppress(click.MissingParameter):
-        command.make_context("portcullis", words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -4,12 +4,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from authorization_server import AUDIENCE, authorization_server, token_of
+from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from demo.headend import free_ports
@@ -100,3 +102,37 @@ def test_keys_roll_over_and_a_withdrawn_one_ends(tmp_path: Path) -> None:
     for log in ("gateway.log", "requests.jsonl"):
         assert by_third not in (tmp_path / log).read_text()
     assert '"client_id":"help-desk"' in (tmp_path / "requests.jsonl").read_text()
+
+
+def test_a_storm_of_unknown_keys_does_not_become_one_of_fetches(tmp_path: Path) -> None:
+    """Hundreds of tokens with keys that nobody publishes: a fetch a second, as is configured."""
+    own, stranger = (
+        ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True) for _ in "12"
+    )
+    header = {"alg": "ES256", "kid": stranger.kid, "typ": "at+jwt"}
+    [port] = free_ports(1)
+    with (
+        gateway_process(tmp_path, f"http://127.0.0.1:{port}") as client,
+        authorization_server(tmp_path, port, [own]) as issuer,
+    ):
+        good = token_of(issuer, "sms-north", scope="read")["access_token"]
+        eventually(client, good, 200)
+        claims = jwt.decode(good, own).claims
+
+        def ask(number: int) -> int:
+            token = jwt.encode(header, claims | {"jti": str(number)}, stranger)
+            bearer = {"Authorization": f"Bearer {token}"}
+            return client.get("/products", headers=bearer).status_code
+
+        before, began, asked = fetches(tmp_path), time.monotonic(), 0
+        with ThreadPoolExecutor(16) as pool:
+            while (fetched := fetches(tmp_path) - before) < 3:
+                assert set(pool.map(ask, range(asked, asked + 100))) == {401}
+                asked += 100
+        assert fetched <= time.monotonic() - began + 1
+        eventually(client, good, 200)
+
+
+def fetches(home: Path) -> int:
+    """How often the authorization server has been asked for its keys."""
+    return (home / "as.log").read_text().count("keys fetched\n")
