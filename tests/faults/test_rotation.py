@@ -67,7 +67,10 @@ def adapt(head_end: HeadEnd) -> None:
             'every = "10s"': f'every = "{RECENT}"',
             'every = "20s"': f'every = "{STEADY}"',
         },
-        "mux": {"bitrate_kbit_s = 2000": f"bitrate_kbit_s = {STREAM_KBIT_S + 1000}"},
+        "mux": {
+            "bitrate_kbit_s = 2000": f"bitrate_kbit_s = {STREAM_KBIT_S + 1000}\n"
+            f"max_bandwidth_kbit_s = {STREAM_KBIT_S}"
+        },
         "scheduler": {"[scheduler]": f"[scheduler]\n{rotation}"},
     }
     for name, lines in changes.items():

@@ -1,4 +1,4 @@
-"""Full cycles of a carousel: time on air over how long a cycle takes."""
+"""Full cycles of a carousel: counted by what was aired."""
 
 import pytest
 
@@ -15,17 +15,55 @@ CLASSES = (
 )
 
 
-def test_only_time_on_air_counts_and_by_the_cycle_as_it_is() -> None:
-    """A stretched cycle counts less; silence counts nothing."""
+def test_a_cycle_is_over_when_all_was_aired_since_it_began() -> None:
+    """However long it was thought to take; the part of one that is cut short does not count."""
     counter = CycleCounter()
-    counter.airing(0.0, 10.0)
-    counter.airing(5.0, 10.0)
-    counter.airing(15.0, 20.0)
-    assert counter.total == pytest.approx(1.0)
+    counter.airing(0.0, -8.0, 10.0)
+    counter.airing(5.0, -5.0, 10.0)
+    assert counter.total == pytest.approx(0.5)
+    counter.airing(30.0, -1.0, 10.0)  # it is stretched
+    assert 0.9 < counter.total < 1
+    counter.airing(40.0, 0.0, 40.0)
+    assert counter.total == 1.0
+    counter.airing(79.0, 39.0, 40.0)
     counter.silent()
-    counter.airing(500.0, 10.0)
-    counter.airing(510.0, 10.0)
-    assert counter.total == pytest.approx(2.0)
+    counter.airing(100.0, 60.0, 40.0)
+    assert 1 < counter.total < 2
+    counter.airing(139.0, 99.0, 40.0)
+    assert counter.total < 2
+    counter.airing(140.0, 100.0, 40.0)
+    assert counter.total == 2.0
+
+
+def test_the_next_holder_begins_a_cycle_anew() -> None:
+    """It goes on from the full ones."""
+    counter = CycleCounter()
+    counter.take_over(13.97)
+    assert counter.total == 13.0
+    counter.airing(0.0, -10.0, 10.0)
+    counter.airing(9.0, -1.0, 10.0)
+    assert counter.total == pytest.approx(13.9)
+    counter.airing(10.0, 0.0, 10.0)
+    assert counter.total == 14.0
+
+
+@pytest.mark.parametrize("per_s", [1, 2, 5])
+def test_a_cycle_is_counted_only_after_every_emm_was_aired_in_it(per_s: int) -> None:
+    """Of a hundred EMMs, due every 50 s, on air at one, two or five a second, from a take-over."""
+    carousel, counter = Carousel((AiringClass(name="steady", every=Duration(50)),)), CycleCounter()
+    for device_id in range(1, 101):
+        carousel.upsert(emm_row(device_id, first_aired_at=WALL - 1000), 0.0, WALL)
+    carousel.place(0.0, WALL, (0, 0, 0))
+    aired: set[int] = set()
+    counted = 0
+    for now in map(float, range(401)):
+        counter.airing(now, carousel.all_aired_since(now), carousel.cycle_s(now))
+        if int(counter.total) > counted:
+            counted += 1
+            assert len(aired) == 100
+            aired.clear()
+        aired.update(carousel.take(per_s, now, WALL + now).slots.tolist())
+    assert counted == {1: 4, 2: 7, 5: 7}[per_s]
 
 
 def test_a_cycle_is_the_longest_period_of_a_class_that_holds_anything() -> None:

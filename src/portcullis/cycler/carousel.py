@@ -206,6 +206,21 @@ class Carousel:
             default=float(self._classes[-1].every),
         )
 
+    def all_aired_since(self, now: float) -> float:
+        """When the EMM of a class was aired whose last airing is longest ago.
+
+        An EMM that was sorted in counts as aired a period before it is due. Of no EMM: as if there
+        were one in the last class that is on time.
+        """
+        return min(
+            (
+                self._rings.head_due(index + _CLASSES) - one.every
+                for index, one in enumerate(self._classes)
+                if self.size(index)
+            ),
+            default=now - self._classes[-1].every,
+        )
+
     def aired_elsewhere(
         self, key: EmmKey, revision: int, first_aired: float, now: float, wall: float
     ) -> None:

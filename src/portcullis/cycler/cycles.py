@@ -1,23 +1,49 @@
 """How many full cycles a stream has aired, over the lives of all processes that aired it. Pure."""
 
+from math import floor
+
+_ALMOST = 0.999
+
 
 class CycleCounter:
-    """A full cycle is the time in which every EMM is aired at least once, as things are.
+    """A cycle is over when every EMM has been aired since it began.
+
+    Counted by what was aired, not by what was to be: a process that has just taken over does not
+    know yet by how much the cycle is stretched. A cycle that is cut short, by silence or by another
+    holder, is begun anew.
 
     Attributes:
-        total: cycles so far; kept with the lease, so that the next holder goes on from there.
+        total: cycles that are over, and about how much of the one under way; kept with the lease,
+            so that the next holder goes on from there. It never falls.
     """
 
     def __init__(self) -> None:
         self.total = 0.0
-        self._since: float | None = None
+        self._over = 0
+        self._began: float | None = None
 
-    def airing(self, now: float, cycle_s: float) -> None:
-        """Count the time since the last call; `cycle_s`: how long a cycle takes at present."""
-        if self._since is not None:
-            self.total += (now - self._since) / cycle_s
-        self._since = now
+    def take_over(self, total: float) -> None:
+        """Go on from another's total; what it had begun is begun anew."""
+        self._over = max(self._over, floor(total))
+        self.total = float(max(self._over, floor(self.total)))
+        self._began = None
+
+    def airing(self, now: float, all_aired_since: float, cycle_s: float) -> None:
+        """Note that the stream is on air.
+
+        Args:
+            now: as the following, seconds of a clock that never goes back.
+            all_aired_since: the airing of the EMM that was aired longest ago.
+            cycle_s: how long a cycle takes at present, as far as is known.
+        """
+        if self._began is None:
+            self._began = now
+        elif all_aired_since >= self._began:
+            self._over += 1
+            self._began = now
+        part = min((now - self._began) / cycle_s, _ALMOST)
+        self.total = max(self.total, self._over + part)
 
     def silent(self) -> None:
-        """Nothing is aired from now on: the time does not count."""
-        self._since = None
+        """Nothing is aired from now on, and what was sent last may not have come through."""
+        self._began = None

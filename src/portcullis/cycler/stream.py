@@ -133,7 +133,8 @@ class Stream:
         if self.link.allocated_kbit_s != self._pace_kbit_s:
             self._pace_kbit_s = self.link.allocated_kbit_s
             self._pacer.set_rate(self._pace_kbit_s, now)
-        self._cycles.airing(now, self.carousel.cycle_s(now))
+        carousel = self.carousel
+        self._cycles.airing(now, carousel.all_aired_since(now), carousel.cycle_s(now))
         picks = self.carousel.take(self._pacer.available(now), now, wall)
         if len(picks.slots):
             self._pacer.spend(picks.packets)
@@ -203,7 +204,7 @@ class Stream:
         note = await in_thread(lease_note, self._engine, self.config.lease)
         await self._hear_of_airings()
         position = _position_of(note)
-        self._cycles.total = max(self._cycles.total, _cycles_of(note))
+        self._cycles.take_over(_cycles_of(note))
         self._history.take_over(note)
         self.carousel.place(self._clock.now(), self._clock.wall(), position)
         give_back()

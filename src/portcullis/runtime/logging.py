@@ -47,6 +47,8 @@ def set_up_logging(service: str, config: LogConfig) -> None:
     root.setLevel(level)
     for noisy in ("uvicorn.access", "apscheduler", "alembic", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns of each turn that comes while a job is at work: twice a second in a re-key.
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
 def _count(_logger: object, _method: str, event: EventDict) -> EventDict:
