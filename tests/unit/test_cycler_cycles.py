@@ -4,7 +4,7 @@ import pytest
 
 from portcullis.cycler.carousel import Carousel
 from portcullis.cycler.config import AiringClass
-from portcullis.cycler.cycles import CycleCounter
+from portcullis.cycler.cycles import Cycle, CycleCounter
 from portcullis.runtime.config import Duration
 from tests.unit.cycler_emms import emm_row
 
@@ -18,20 +18,20 @@ CLASSES = (
 def test_a_cycle_is_over_when_all_was_aired_since_it_began() -> None:
     """However long it was thought to take; the part of one that is cut short does not count."""
     counter = CycleCounter()
-    counter.airing(0.0, -8.0, 10.0)
-    counter.airing(5.0, -5.0, 10.0)
+    counter.airing(0.0, Cycle(10.0, -8.0))
+    counter.airing(5.0, Cycle(10.0, -5.0))
     assert counter.total == pytest.approx(0.5)
-    counter.airing(30.0, -1.0, 10.0)  # it is stretched
+    counter.airing(30.0, Cycle(10.0, -1.0))  # it is stretched
     assert 0.9 < counter.total < 1
-    counter.airing(40.0, 0.0, 40.0)
+    counter.airing(40.0, Cycle(40.0, 0.0))
     assert counter.total == 1.0
-    counter.airing(79.0, 39.0, 40.0)
+    counter.airing(79.0, Cycle(40.0, 39.0))
     counter.silent()
-    counter.airing(100.0, 60.0, 40.0)
+    counter.airing(100.0, Cycle(40.0, 60.0))
     assert 1 < counter.total < 2
-    counter.airing(139.0, 99.0, 40.0)
+    counter.airing(139.0, Cycle(40.0, 99.0))
     assert counter.total < 2
-    counter.airing(140.0, 100.0, 40.0)
+    counter.airing(140.0, Cycle(40.0, 100.0))
     assert counter.total == 2.0
 
 
@@ -40,10 +40,10 @@ def test_the_next_holder_begins_a_cycle_anew() -> None:
     counter = CycleCounter()
     counter.take_over(13.97)
     assert counter.total == 13.0
-    counter.airing(0.0, -10.0, 10.0)
-    counter.airing(9.0, -1.0, 10.0)
+    counter.airing(0.0, Cycle(10.0, -10.0))
+    counter.airing(9.0, Cycle(10.0, -1.0))
     assert counter.total == pytest.approx(13.9)
-    counter.airing(10.0, 0.0, 10.0)
+    counter.airing(10.0, Cycle(10.0, 0.0))
     assert counter.total == 14.0
 
 
@@ -57,7 +57,7 @@ def test_a_cycle_is_counted_only_after_every_emm_was_aired_in_it(per_s: int) -> 
     aired: set[int] = set()
     counted = 0
     for now in map(float, range(401)):
-        counter.airing(now, carousel.all_aired_since(now), carousel.cycle_s(now))
+        counter.airing(now, carousel.cycle(now))
         if int(counter.total) > counted:
             counted += 1
             assert len(aired) == 100
@@ -69,9 +69,9 @@ def test_a_cycle_is_counted_only_after_every_emm_was_aired_in_it(per_s: int) -> 
 def test_a_cycle_is_the_longest_period_of_a_class_that_holds_anything() -> None:
     """Stretched as it is: an EMM that is overdue makes it longer."""
     carousel = Carousel(CLASSES)
-    assert carousel.cycle_s(0.0) == 100.0
+    assert carousel.cycle(0.0).seconds == 100.0
     carousel.upsert(emm_row(1, first_aired_at=WALL), 0.0, WALL)
-    assert carousel.cycle_s(0.0) == 2.0
+    assert carousel.cycle(0.0).seconds == 2.0
     carousel.upsert(emm_row(2, first_aired_at=WALL - 1000), 0.0, WALL)
-    assert carousel.cycle_s(0.0) == 100.0
-    assert carousel.cycle_s(150.0) == pytest.approx(150.0, rel=0.5)
+    assert carousel.cycle(0.0).seconds == 100.0
+    assert carousel.cycle(150.0).seconds == pytest.approx(150.0, rel=0.5)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from portcullis.cycler.arena import Arena, StateSections
 from portcullis.cycler.columns import Column
 from portcullis.cycler.config import AiringClass
+from portcullis.cycler.cycles import Cycle
 from portcullis.cycler.first_airings import FirstAirings
 from portcullis.cycler.records import (
     OF_THE_EMM,
@@ -195,31 +196,20 @@ class Carousel:
         overdue = now - self._rings.head_due(class_index + _CLASSES)
         return (every + max(self._late[class_index], overdue, 0.0)) / every
 
-    def cycle_s(self, now: float) -> float:
-        """How long it takes at present until every EMM has been aired: the longest real period."""
-        return max(
-            (
-                one.every * self.stretch(index, now)
-                for index, one in enumerate(self._classes)
-                if self.size(index)
-            ),
-            default=float(self._classes[-1].every),
-        )
-
-    def all_aired_since(self, now: float) -> float:
-        """When the EMM of a class was aired whose last airing is longest ago.
+    def cycle(self, now: float) -> Cycle:
+        """Where the cycle stands: the longest real period, and since when all have been aired.
 
         An EMM that was sorted in counts as aired a period before it is due. Of no EMM: as if there
         were one in the last class that is on time.
         """
-        return min(
-            (
-                self._rings.head_due(index + _CLASSES) - one.every
-                for index, one in enumerate(self._classes)
-                if self.size(index)
-            ),
-            default=now - self._classes[-1].every,
-        )
+        longest, since = 0.0, inf
+        for index, one in enumerate(self._classes):
+            if self._rings.sizes[index + _CLASSES]:
+                due = self._rings.head_due(index + _CLASSES)
+                longest = max(longest, one.every + max(self._late[index], now - due, 0.0))
+                since = min(since, due - one.every)
+        every = float(self._classes[-1].every)
+        return Cycle(longest, since) if longest else Cycle(every, now - every)
 
     def aired_elsewhere(
         self, key: EmmKey, revision: int, first_aired: float, now: float, wall: float

@@ -1,8 +1,21 @@
 """How many full cycles a stream has aired, over the lives of all processes that aired it. Pure."""
 
 from math import floor
+from typing import NamedTuple
 
 _ALMOST = 0.999
+
+
+class Cycle(NamedTuple):
+    """Where the cycle of a carousel stands.
+
+    Attributes:
+        seconds: how long it takes at present, as far as is known, until every EMM has been aired.
+        all_aired_since: the airing of the EMM that was aired longest ago, on the caller's clock.
+    """
+
+    seconds: float
+    all_aired_since: float
 
 
 class CycleCounter:
@@ -28,20 +41,14 @@ class CycleCounter:
         self.total = float(max(self._over, floor(self.total)))
         self._began = None
 
-    def airing(self, now: float, all_aired_since: float, cycle_s: float) -> None:
-        """Note that the stream is on air.
-
-        Args:
-            now: as the following, seconds of a clock that never goes back.
-            all_aired_since: the airing of the EMM that was aired longest ago.
-            cycle_s: how long a cycle takes at present, as far as is known.
-        """
+    def airing(self, now: float, cycle: Cycle) -> None:
+        """Note that the stream is on air; `now`: seconds of a clock that never goes back."""
         if self._began is None:
             self._began = now
-        elif all_aired_since >= self._began:
+        elif cycle.all_aired_since >= self._began:
             self._over += 1
             self._began = now
-        part = min((now - self._began) / cycle_s, _ALMOST)
+        part = min((now - self._began) / cycle.seconds, _ALMOST)
         self.total = max(self.total, self._over + part)
 
     def silent(self) -> None:

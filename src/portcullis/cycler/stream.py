@@ -133,8 +133,7 @@ class Stream:
         if self.link.allocated_kbit_s != self._pace_kbit_s:
             self._pace_kbit_s = self.link.allocated_kbit_s
             self._pacer.set_rate(self._pace_kbit_s, now)
-        carousel = self.carousel
-        self._cycles.airing(now, carousel.all_aired_since(now), carousel.cycle_s(now))
+        self._cycles.airing(now, self.carousel.cycle(now))
         picks = self.carousel.take(self._pacer.available(now), now, wall)
         if len(picks.slots):
             self._pacer.spend(picks.packets)
@@ -251,7 +250,7 @@ class Stream:
                 "position": carousel.position,
                 "revision": carousel.revision,
                 "cycles": self._cycles.total,
-                "cycle_s": carousel.cycle_s(now),
+                "cycle_s": carousel.cycle(now).seconds,
                 "mux": self.config.mux,
                 "link": self.link.state.value,
                 "asked_kbit_s": self.config.bandwidth_kbit_s,
