@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Debian packages beyond Python: what the tests and the demo drive for real.
 TEST_PACKAGES := chromium mariadb-server mariadb-backup haproxy tshark ffmpeg shellcheck
 TEST_PACKAGES += prometheus prometheus-alertmanager softhsm2 opensc age faketime
-TEST_PACKAGES += gcc libc6-dev wrk
+TEST_PACKAGES += gcc libc6-dev wrk curl jq socat
 TEST_PACKAGES += systemd prometheus-node-exporter prometheus-mysqld-exporter prometheus-blackbox-exporter
 DEMO_PACKAGES := ffmpeg
 IMAGE_PACKAGES := buildah debootstrap

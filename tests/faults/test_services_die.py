@@ -1,17 +1,21 @@
 """Proof 1: any service may die at any moment; gateways may come, go and hang."""
 
 import random
+import subprocess
 import time
 
 import pytest
 
 from tests.faults.figures import record
 from tests.faults.scale import IS_FULL
+from tests.faults.sms import wait_for_orders
 from tests.faults.system import System
+from tests.operations import blocks
 
 KILL_FOR_S = 600 if IS_FULL else 10
 ROUNDS = 10 if IS_FULL else 1
 HANG_S = 30 if IS_FULL else 3
+DRAINED = 0x08  # SRV_ADMF_FDRAIN
 
 
 @pytest.mark.timeout(1200)
@@ -41,6 +45,38 @@ def test_any_process_may_be_killed_each_second(system: System, seed: int) -> Non
         seed=seed,
         **figures,
     )
+
+
+def test_a_gateway_is_taken_out_by_hand_as_the_page_says(system: System, seed: int) -> None:
+    """By HAProxy's socket, under load: drained, it has no new order; then it is back."""
+    [block] = blocks("load-balancer.md", "Look at it")
+    block = block.replace("/run/haproxy/admin.sock", str(system.head_end.home / "haproxy.sock"))
+    drain, show, ready = block.splitlines()
+
+    def typed(command: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command], check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    system.head_end.wait_balanced()
+    with system.load(seed) as sms:
+        wait_for_orders(sms)
+        typed(drain)
+        assert admin_state(typed(show)) & DRAINED
+        wait_for_orders(sms)
+        typed(ready)
+        assert not admin_state(typed(show)) & DRAINED
+    assert sms.failed_tries.total() == 0
+    system.verdict(sms)
+
+
+def admin_state(shown: str) -> int:
+    """Of gateway1, in what HAProxy's `show servers state` says (its management guide, 9.3)."""
+    _, names, *rows = shown.splitlines()
+    at = names.lstrip("# ").split().index("srv_admin_state")
+    [row] = [row.split() for row in rows if " gateway1 " in row]
+    return int(row[at])
 
 
 @pytest.mark.timeout(600)

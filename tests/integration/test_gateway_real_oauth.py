@@ -1,5 +1,6 @@
 """The gateway process behind an authorization server that is not ours, its keys rolling over."""
 
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from demo.headend import free_ports
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import migrate
+from tests.system.newcomer import blocks
 
 CONFIG = """\
 [database]
@@ -131,6 +133,29 @@ def test_a_storm_of_unknown_keys_does_not_become_one_of_fetches(tmp_path: Path) 
                 asked += 100
         assert fetched <= time.monotonic() - began + 1
         eventually(client, good, 200)
+
+
+def test_a_token_is_asked_for_and_taken_as_the_page_says(tmp_path: Path) -> None:
+    """With curl, of the authorization server, for the gateway."""
+    key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
+    [block] = blocks("docs/oauth.md", "Connect your authorization server")
+    [port] = free_ports(1)
+    with (
+        gateway_process(tmp_path, f"http://127.0.0.1:{port}") as client,
+        authorization_server(tmp_path, port, [key]) as issuer,
+    ):
+        eventually(client, token_of(issuer, "sms-north", scope="product")["access_token"], 200)
+        block = block.replace("https://login.example", issuer)
+        block = block.replace("http://127.0.0.1:8080", str(client.base_url).rstrip("/"))
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            env=os.environ | {"ID": "sms-north", "SECRET": "sms-north-secret"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    assert done.stdout.startswith("HTTP/1.1 200 ")
+    assert done.stdout.endswith('{"products":[]}')
 
 
 def fetches(home: Path) -> int:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import resource
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from portcullis.store.archive import SliceChangedError, drop_slice, due_slices
 from portcullis.store.database import engine_for, writing
 from portcullis.store.partitions import first_id
 from portcullis.store.schema import airings, requests
+from tests.operations import blocks
 
 JANUARY = datetime(2024, 1, 5, 12, tzinfo=UTC)
 FEBRUARY = datetime(2024, 2, 5, 12, tzinfo=UTC)
@@ -125,6 +127,22 @@ def test_whole_months_go_to_files_and_only_then_from_the_tables(bench: Bench) ->
     assert {path.stat().st_mode & 0o777 for path in bench.directory.iterdir()} == {0o600}
     bench.jobs.archive()
     assert len(bench.manifest()) == 2
+
+
+def test_the_archive_is_read_by_other_tools_as_the_page_says(bench: Bench) -> None:
+    """Digests, a transaction, a device: with jq, zcat and sha256sum."""
+    bench.jobs.archive()
+    [block] = blocks("archive.md", "Reading")
+    block = block.replace("/var/lib/portcullis/archive", str(bench.directory))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.replace('"1001"', '"7"')],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.rpartition(": ")[2] for line in done.stdout.splitlines()[:2]] == ["OK", "OK"]
+    assert '"2024-01-05T12:00:00Z"' in done.stdout
 
 
 def test_without_a_place_nothing_goes_and_an_operator_is_told(bench: Bench) -> None:

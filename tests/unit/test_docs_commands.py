@@ -48,3 +48,14 @@ def test_what_a_page_has_its_reader_type_is_there(page: Path) -> None:
                 check_portcullis(words)
         except click.UsageError as error:
             pytest.fail(f"{typed}: {error.message}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_the_files_that_a_page_has_its_reader_use_are_there(page: Path) -> None:
+    """Of the repository, in shell blocks and in a sentence's code; `*` stands for any."""
+    text = page.read_text(encoding="utf-8")
+    typed = re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    typed += re.findall(r"`([^`\n]+)`", text)
+    folders = "deploy|tools|tests|examples|requirements|src|bench|demo|docs"
+    for named in re.findall(rf"(?<![\w./*-])((?:{folders})/[\w./*@-]*[\w*])", "\n".join(typed)):
+        assert any(REPOSITORY.glob(named)), named
