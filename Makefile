@@ -52,7 +52,7 @@ test-integration: setup ## Services against real databases and peers; the manife
 
 .PHONY: test-system
 test-system: setup ## The whole head-end with 200 boxes, watched, broken and mended: a quarter of an hour
-	$(BIN)/pytest -n 0 -m system tests/system/test_system.py
+	$(BIN)/pytest -n 0 -m system tests/system
 
 .PHONY: test-services
 test-services: setup ## Services together, the short forms of the proofs, the benchmarks' own checks

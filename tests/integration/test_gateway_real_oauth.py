@@ -144,7 +144,7 @@ def test_a_token_is_asked_for_and_taken_as_the_page_says(tmp_path: Path) -> None
         gateway_process(tmp_path, f"http://127.0.0.1:{port}") as client,
         authorization_server(tmp_path, port, [key]) as issuer,
     ):
-        eventually(client, token_of(issuer, "sms-north", scope="product")["access_token"], 200)
+        eventually(client, token_of(issuer, "sms-north", scope="read")["access_token"], 200)
         block = block.replace("https://login.example", issuer)
         block = block.replace("http://127.0.0.1:8080", str(client.base_url).rstrip("/"))
         done = subprocess.run(
