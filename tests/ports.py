@@ -9,6 +9,9 @@ _FIRST = 10_000
 _EACH = 2_000
 """Below the ports that the kernel gives to those who connect (32768 on), a share a worker."""
 
+_given: set[int] = set()
+"""A server is started long after its port was chosen: none is given twice while others are left."""
+
 
 def free_ports(count: int) -> list[int]:
     """TCP ports of 127.0.0.1 that nothing listens on, each another.
@@ -19,7 +22,10 @@ def free_ports(count: int) -> list[int]:
     first = _FIRST + worker * _EACH
     ports: list[int] = []
     with ExitStack() as stack:
-        for port in random.sample(range(first, first + _EACH), _EACH):
+        if len(_given) + count > _EACH // 2:
+            _given.clear()
+        left = sorted(set(range(first, first + _EACH)) - _given)
+        for port in random.sample(left, len(left)):
             if len(ports) == count:
                 break
             probe = stack.enter_context(socket.socket())
@@ -28,5 +34,6 @@ def free_ports(count: int) -> list[int]:
             except OSError:
                 continue
             ports.append(port)
+    _given.update(ports)
     assert len(ports) == count, f"no {count} ports are free from {first} on"
     return ports
