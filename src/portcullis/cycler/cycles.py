@@ -27,7 +27,7 @@ class CycleCounter:
 
     Attributes:
         total: cycles that are over, and about how much of the one under way; kept with the lease,
-            so that the next holder goes on from there. It falls at a take-over alone, to whole ones.
+            so that the next holder goes on from there. It falls at a take-over alone, to the whole.
     """
 
     def __init__(self) -> None:
