@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib import import_module
 
+from bench.plots import draw
 from bench.report import NAMES, missing, write_constants, write_page
 from bench.result import RESULTS, Result, load
 
@@ -40,6 +41,7 @@ def main() -> int:
             subprocess.run([sys.executable, "-m", "bench", name], check=False)
         write_page()
         write_constants()
+        draw({name: load(name)[0] for name in NAMES if name not in missing()})
     failed = [name for name in names if name in missing()]
     below = [
         name

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +22,44 @@ class HeadEnd:
         home: folder of configuration, keys and logs.
         config: the configuration file.
         encryptor: pid of the encryptor.
+        socket: where the encryptor listens.
     """
 
     home: Path
     config: Path
     encryptor: int
+    socket: Path
     server: Server
 
     @contextmanager
-    def emmgs(self, count: int) -> Iterator[list[int]]:
-        """So many EMMGs; their pids."""
+    def emmgs(self, count: int, sockets: Sequence[Path] = ()) -> Iterator[list[int]]:
+        """So many EMMGs; their pids. `sockets`: the encryptors, each EMMG's in turn."""
         with ExitStack() as stack:
             pids = []
             for number in range(count):
                 own = self.home / f"emmg{number}.toml"
                 monitor = f"127.0.0.1:{free_port()}"
-                text = self.config.read_text(encoding="utf-8")
-                own.write_text(text.replace("MONITOR", monitor), encoding="utf-8")
+                text = self.config.read_text(encoding="utf-8").replace("MONITOR", monitor)
+                if sockets:
+                    mine = sockets[number % len(sockets)]
+                    text = text.replace(
+                        f'encryptor = "unix:{self.socket}"', f'encryptor = "unix:{mine}"'
+                    )
+                own.write_text(text, encoding="utf-8")
                 process = stack.enter_context(service("emmg", own, monitor, ready="livez"))
                 pids.append(process.pid)
+            yield pids
+
+    @contextmanager
+    def encryptors(self, count: int) -> Iterator[dict[Path, int]]:
+        """So many encryptors beside the first, with the same master: their pids by socket."""
+        with ExitStack() as stack:
+            pids = {}
+            for number in range(count):
+                own, at = self.home / f"encryptor{number}.toml", self.home / f"e{number}.sock"
+                monitor = f"127.0.0.1:{free_port()}"
+                own.write_text(_encryptor(at, monitor, self.home), encoding="utf-8")
+                pids[at] = stack.enter_context(service("encryptor", own, monitor)).pid
             yield pids
 
 
@@ -51,15 +70,21 @@ def head_end(server: Server, boxes: int) -> Iterator[HeadEnd]:
         monitor = f"127.0.0.1:{free_port()}"
         config = home / "portcullis.toml"
         config.write_text(
-            f'[database]\nurl = "{server.url}"\n[encryptor]\nlisten = "unix:{home}/e.sock"\n'
-            f'monitor = "{monitor}"\nmaster_key_file = "{home}/master.json"\n'
+            f'[database]\nurl = "{server.url}"\n{_encryptor(home / "e.sock", monitor, home)}'
             f'[emmg]\nencryptor = "unix:{home}/e.sock"\nmonitor = "MONITOR"\n',
             encoding="utf-8",
         )
         init_keys(config)
         with service("encryptor", config, monitor) as encryptor:
             _fill(server, home, boxes)
-            yield HeadEnd(home, config, encryptor.pid, server)
+            yield HeadEnd(home, config, encryptor.pid, home / "e.sock", server)
+
+
+def _encryptor(at: Path, monitor: str, home: Path) -> str:
+    return (
+        f'[encryptor]\nlisten = "unix:{at}"\nmonitor = "{monitor}"\n'
+        f'master_key_file = "{home}/master.json"\n'
+    )
 
 
 def init_keys(config: Path) -> str:

@@ -7,6 +7,7 @@ end
 
 function init(args)
    token, run, boxes = args[1], args[2], tonumber(args[3])
+   math.randomseed(tonumber(run:sub(1, 8), 16))
    head = {["Authorization"] = "Bearer " .. token, ["Content-Type"] = "application/json"}
    count, accepted = 0, 0
 end

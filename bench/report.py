@@ -21,10 +21,16 @@ NAMES: Mapping[str, str] = {
     "latency": "an order until it is on air, all services, 200 orders/s, 100,000 boxes",
     "scale": "an EMM aired, a box in memory, claims and polls, from 1,000 to 1,000,000 boxes",
     "generate": "a re-key: due boxes claimed, sealed, written",
+    "several": "EMMGs, encryptors and gateways by one, two and four",
 }
 """Every benchmark, in the order in which they are run, and what it measures."""
 
 PAGE = Path("docs/benchmarks.md")
+PLOTTED: Mapping[str, str] = {
+    "scale": "what it costs over the number of boxes",
+    "several": "what they carry, and who uses the cores",
+}
+"""Benchmarks with a plot of their own, `docs/benchmarks-NAME.svg` (bench/plots.py)."""
 CONSTANTS = Path("src/portcullis/cli/measured.json")
 _CONSTANTS: Mapping[str, tuple[str, str]] = {
     "gateway_us_per_order": ("gateway", "µs of CPU an order, gateway"),
@@ -61,6 +67,8 @@ def write_page() -> None:
         "one run against what stands beside it.",
         "",
         *([f"No result yet: {', '.join(f'`{name}`' for name in absent)}.", ""] if absent else []),
+        "![each criterion as times its floor](benchmarks.svg)",
+        "",
         "| benchmark | criterion | value | floor | goal | verdict |",
         "|---|---|---|---|---|---|",
     ]
@@ -75,6 +83,8 @@ def write_page() -> None:
             for one in result.criteria
         ]
         details += ["", f"## `{name}`", "", f"{what}, against {result.against}.", ""]
+        if name in PLOTTED:
+            details += [f"![{PLOTTED[name]}](benchmarks-{name}.svg)", ""]
         details += [f"- {figure}: {value}" for figure, value in result.figures.items()]
         details.append(f"- machine: {', '.join(f'{key} {it}' for key, it in machine.items())}")
     PAGE.write_text("\n".join([*lines, *details, ""]), encoding="utf-8")

@@ -25,6 +25,7 @@ from tests.ports import free_ports
 collect_ignore = [] if IS_FULL else ["test_rotation.py"]
 
 
+@pytest.hookimpl(tryfirst=True)  # else pytest-xdist has looked for groups already
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those with a cluster of databases one after the other, and beside them the rest."""
     for item in items:

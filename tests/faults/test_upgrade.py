@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from portcullis.store.migrate import schema_problem
+from portcullis.store.revisions import schema_problem
 from tests.conftest import MariaDb
 from tests.faults.figures import record
 from tests.faults.scale import IS_FULL
@@ -44,9 +44,11 @@ def test_a_release_follows_the_one_before_under_load(
             ) as sms:
                 single.go_on(sms, STEP_S)
                 monkeypatch.delenv("PYTHONPATH")
-                assert schema_problem(engine) is not None
+                with engine.connect() as connection:
+                    assert schema_problem(connection) is not None
                 single.run(*BEFORE.split())
-                assert schema_problem(engine) is None
+                with engine.connect() as connection:
+                    assert schema_problem(connection) is None
                 single.go_on(sms, STEP_S)  # the release before, on the schema of this one
                 for room in ROOMS:
                     single.keeper.stop(room)

@@ -131,6 +131,25 @@ def test_a_request_that_does_not_end_is_dropped(
         assert ask(url, part) == b""
 
 
+def test_an_idle_connection_is_the_client_s_to_end(url: tuple[str, Path]) -> None:
+    """Python's httpx keeps one for 5 s: a request then must not meet a server that hangs up."""
+    request = b"GET /nowhere HTTP/1.1\r\nHost: g\r\n\r\n"
+
+    async def scenario() -> list[tuple[int, bytes]]:
+        async with gateway(*url) as sms, sms.served(GatewayProtocol) as base:
+            port = int(base.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            answers = Answers()
+            for idle_s in (0.0, 5.5):
+                await asyncio.sleep(idle_s)
+                writer.write(request)
+                answers.read(await reader.read(65_536))
+            writer.close()
+            return answers.all
+
+    assert [status for status, _ in asyncio.run(scenario())] == [404, 404]
+
+
 def test_a_request_id_that_the_database_cannot_compare_is_not_found(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Connections through promotions, deadlocks and lost answers, on a real cluster."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from portcullis.store.applying import Refusal
 from portcullis.store.database import database_now, engine_for, retried, writing
 from portcullis.store.orders import Accepted, NewRequest, Refused, apply_requests
 from portcullis.store.schema import device_work, devices, products
+from portcullis.store.servers import LOST_S
 from tests.cluster import HOST, Cluster
 from tests.faults.proxy import Proxies
 
@@ -334,6 +336,24 @@ def test_a_client_that_vanished_holds_no_lock_for_hours(engine: Engine) -> None:
     with engine.connect() as connection:
         bounds = connection.execute(text("SELECT @@idle_transaction_timeout, @@wait_timeout")).one()
     assert tuple(bounds) == (10, 60)
+
+
+def test_a_machine_that_the_network_no_longer_reaches_is_lost_in_seconds(engine: Engine) -> None:
+    """The kernel asks after it, while a statement is waited for (keepalive) or sent (RFC 5482)."""
+    with engine.connect() as connection:
+        link = connection.connection.driver_connection._sock
+        idle, between, times, sending_ms = (
+            link.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (
+                socket.TCP_KEEPIDLE,
+                socket.TCP_KEEPINTVL,
+                socket.TCP_KEEPCNT,
+                socket.TCP_USER_TIMEOUT,
+            )
+        )
+        assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert idle + between * times <= LOST_S
+    assert 0 < sending_ms <= LOST_S * 1000
 
 
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up(cluster: Cluster) -> None:

@@ -5,11 +5,13 @@ from zipfile import ZipFile
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import Engine, inspect
 
 from portcullis.store import migrate as subject
+from portcullis.store import revisions as store_revisions
 from portcullis.store.database import engine_for
-from portcullis.store.migrate import SchemaError, migrate, schema_problem
+from portcullis.store.migrate import SchemaError, migrate
+from portcullis.store.revisions import revisions, schema_problem
 
 MIGRATION = '''"""Step {number} ({phase} the roll-out)."""
 
@@ -38,7 +40,13 @@ def chain(home: Path, monkeypatch: pytest.MonkeyPatch, *phases: str) -> None:
         (versions / f"{number}.py").write_text(text)
     own.set_main_option("version_locations", str(versions))
     monkeypatch.setattr(subject, "alembic_config", lambda: own)
-    monkeypatch.setattr(subject, "_scripts", lambda: ScriptDirectory.from_config(own))
+    monkeypatch.setattr(store_revisions, "revisions", lambda: revisions.__wrapped__(versions))
+
+
+def problem(engine: Engine) -> str | None:
+    """What a service says of the database."""
+    with engine.connect() as connection:
+        return schema_problem(connection)
 
 
 def test_the_first_step_leaves_what_follows_the_roll_out(
@@ -49,15 +57,15 @@ def test_the_first_step_leaves_what_follows_the_roll_out(
     chain(tmp_path, monkeypatch, "before")
     assert migrate(engine, before_roll_out=True)
     chain(tmp_path, monkeypatch, "before", "before", "after")
-    assert schema_problem(engine) == (
+    assert problem(engine) == (
         "the database has the schema of an earlier release: portcullis migrate"
     )
     assert not migrate(engine, before_roll_out=True)
     assert inspect(engine).has_table("t2")
     assert not inspect(engine).has_table("t3")
-    assert schema_problem(engine) is None
+    assert problem(engine) is None
     chain(tmp_path, monkeypatch, "before")  # the release before, on what it does not know
-    assert schema_problem(engine) is None
+    assert problem(engine) is None
     with pytest.raises(SchemaError, match="of a later release: 2"):
         migrate(engine)
     chain(tmp_path, monkeypatch, "before", "before", "after")
@@ -85,7 +93,15 @@ def test_the_migrations_since_the_last_release_can_be_run_in_two_steps() -> None
     versions = "portcullis/store/migrations/versions/"
     with ZipFile(Path(__file__).parents[1] / "faults" / "previous.zip") as release:
         released = max(name for name in release.namelist() if name.startswith(versions))
-    scripts = ScriptDirectory.from_config(subject.alembic_config())
-    since = scripts.iterate_revisions("head", Path(released).name.partition("_")[0])
-    phases = [subject._phase(script) for script in since]
-    assert phases == sorted(phases)  # newest first: "after" before "before"
+    since = [one for one in revisions() if one.number > Path(released).name.partition("_")[0]]
+    phases = [one.phase for one in since]
+    assert phases == sorted(phases, reverse=True)  # "before" before "after"
+
+
+def test_the_revisions_are_those_that_alembic_runs() -> None:
+    """In this order, under these numbers: a file's name and what it says are one."""
+    scripts = list(ScriptDirectory.from_config(subject.alembic_config()).walk_revisions())
+    run = [script.revision for script in reversed(scripts)]
+    assert [one.number for one in revisions()] == run
+    said = [f"({one.phase} the roll-out" for one in revisions()]
+    assert all(word in script.longdoc for word, script in zip(said, reversed(scripts), strict=True))

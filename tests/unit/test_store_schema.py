@@ -10,16 +10,19 @@ from sqlalchemy.exc import StatementError
 
 from portcullis.store.database import database_now, engine_for, writing
 from portcullis.store.leases import lease_note, release_lease, take_lease
-from portcullis.store.migrate import migrate, schema_problem
+from portcullis.store.migrate import migrate
+from portcullis.store.revisions import schema_problem
 from portcullis.store.schema import devices, leases
 
 
 def test_a_naive_time_is_refused(tmp_path: Path) -> None:
     """Only aware datetimes enter; they come back aware, in UTC, to the microsecond."""
     engine = engine_for(f"sqlite:///{tmp_path}/a.db")
-    assert schema_problem(engine) == "the database has no tables yet: portcullis migrate"
+    with engine.connect() as connection:
+        assert schema_problem(connection) == "the database has no tables yet: portcullis migrate"
     migrate(engine)
-    assert schema_problem(engine) is None
+    with engine.connect() as connection:
+        assert schema_problem(connection) is None
     aware = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     with writing(engine) as connection:
         connection.execute(insert(devices).values(device_id=1, active=1, added_at=aware))

@@ -15,13 +15,13 @@ from portcullis.runtime.errors import PortcullisError
 from portcullis.scheduler.config import SchedulerConfig
 from portcullis.store.database import engine_for
 from portcullis.store.inspection import inspect_servers
-from portcullis.store.migrate import schema_problem
 from portcullis.store.recovery import (
     declare_restored,
     declare_resynchronised,
     missing_transactions,
     open_recovery,
 )
+from portcullis.store.revisions import schema_problem
 from portcullis.store.verdicts import judge
 
 
@@ -148,7 +148,8 @@ def _look_up(context: Context, engine: Engine, ledger: TextIO) -> str:
 def _schema_problem(url: str) -> str | None:
     engine = engine_for(url, pool_size=1)
     try:
-        return schema_problem(engine)
+        with engine.connect() as connection:
+            return schema_problem(connection)
     except DBAPIError as error:
         return f"not known: {error.orig}"
     finally:

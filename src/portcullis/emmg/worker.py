@@ -42,6 +42,8 @@ from portcullis.store.work import Claimed, claim, claimed, finish
 
 MAX_CLOCK_DIFFERENCE_S = 300.0
 _RETRY_AFTER = timedelta(seconds=1)
+_AGAIN_S = 0.4  # after a fault: what was away is asked as soon again
+_GROWTH = 8  # of batches after one that was sealed: what has waited meanwhile is soon caught up
 _MAX_DOUBLINGS = 6
 _KEY_WAIT = timedelta(milliseconds=200)
 
@@ -93,7 +95,7 @@ class Worker:
             except ClocksDisagreeError as error:
                 worked = self._fault("clocks", error)
             if not worked:
-                self._stopping.wait(_about(1.0) if self.trouble else float(self._config.poll))
+                self._stopping.wait(_about(_AGAIN_S) if self.trouble else float(self._config.poll))
 
     def _fault(self, part: str, error: Exception) -> bool:
         metrics.FAULTS.labels(part).inc()
@@ -117,7 +119,7 @@ class Worker:
             claims = claimed(self._engine, self.token)
         if claims:
             self._work_on(claims, self.token)
-            self._limit = min(self._config.batch, 2 * self._limit)
+            self._limit = min(self._config.batch, _GROWTH * self._limit)
             metrics.BATCH_S.observe(time.monotonic() - started)
         self.token = None
         return bool(claims)

@@ -41,6 +41,8 @@ Check = Callable[[], str | None]
 _ANSWER_S = 0.5  # what a check may take before it counts as unanswered
 _MONITOR_GRACE_S = 1
 _LOOK_AT_CLOCK_S = 1.0
+KEEP_ALIVE_S = 75
+"""An idle connection: the client ends it first, as a request that meets the end gets no answer."""
 
 log = get_logger("portcullis.runtime")
 
@@ -214,6 +216,7 @@ def serve_app(
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=grace_s,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
 

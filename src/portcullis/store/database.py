@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -183,16 +183,31 @@ def _greatest_sqlite(element: greatest, compiler: SQLCompiler, **options: Any) -
     return f"MAX({compiler.process(element.clauses, **options)})"
 
 
+class utc_now(GenericFunction[Any]):  # noqa: N801 (SQL functions are spelled like this)
+    """The database's time, as `as_time` reads it."""
+
+    inherit_cache = True
+
+
+@compiles(utc_now, "mysql")
+def _utc_now_mysql(_element: utc_now, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(utc_now, "sqlite")
+def _utc_now_sqlite(_element: utc_now, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
+    return "STRFTIME('%Y-%m-%d %H:%M:%f', 'now')"
+
+
+def as_time(now: datetime | str) -> datetime:
+    """What `utc_now` gave, aware, UTC."""
+    value = datetime.fromisoformat(now) if isinstance(now, str) else now
+    return value.replace(tzinfo=UTC)
+
+
 def database_now(connection: Connection) -> datetime:
     """The database's time, aware, UTC."""
-    if connection.dialect.name == "mysql":
-        value = connection.execute(text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
-    else:
-        value = datetime.fromisoformat(
-            connection.execute(text("SELECT STRFTIME('%Y-%m-%d %H:%M:%f', 'now')")).scalar_one()
-        )
-    assert isinstance(value, datetime)  # noqa: S101 (tells mypy what both statements return)
-    return value.replace(tzinfo=UTC)
+    return as_time(connection.execute(select(utc_now())).scalar_one())
 
 
 def upsert(

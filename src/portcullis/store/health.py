@@ -4,8 +4,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portcullis.runtime.clock import WallClock
 from portcullis.store.database import database_now, engine_for, reason_of
-from portcullis.store.migrate import schema_problem
 from portcullis.store.recovery import open_recovery
+from portcullis.store.revisions import schema_problem
 
 _ANSWER_S = 2.0
 
@@ -25,7 +25,7 @@ class DatabaseHealth:
         try:
             with self._engine.connect() as connection:
                 self._clock.compare(database_now(connection).timestamp())
-            return schema_problem(self._engine)
+                return schema_problem(connection)
         except SQLAlchemyError as error:
             return f"the database does not answer: {reason_of(error)}"
 

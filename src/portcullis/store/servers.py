@@ -4,6 +4,7 @@ A promotion needs no restart: a connection is looked at each time it leaves the 
 whose server has become a replica, or has gone, is dropped with all of its pool.
 """
 
+import socket
 import ssl
 import threading
 import time
@@ -32,6 +33,9 @@ _GONE = {
 _SSL_KEYS = ("ssl_ca", "ssl_cert", "ssl_key")
 _SEARCH_AGAIN_S = 0.5
 _GREET_S = 2.0  # what a server may take to greet, or to say what it is
+LOST_S = 5
+"""A machine that the network no longer reaches is lost after so long, whatever is waited for."""
+_PROBE_AFTER_S = 2
 
 
 class Server(NamedTuple):
@@ -120,6 +124,7 @@ class Servers:
                         | {"host": server.host, "port": server.port, "ssl": tls}
                         | {"read_timeout": _GREET_S},
                     )
+                    _notice_loss(connection._sock)  # noqa: SLF001 (it has no other name)
                     if takes_writes(connection):
                         connection._read_timeout = named.get("read_timeout")  # noqa: SLF001 (see `_look`)
                         self._found_none = None
@@ -143,6 +148,16 @@ class Servers:
         except ConfigError as error:
             log.warning("certificates not taken", reason=str(error))
         return self._tls
+
+
+def _notice_loss(link: socket.socket) -> None:
+    """Have the kernel ask whether the other end is there: a statement may take longer than that."""
+    tcp = socket.IPPROTO_TCP
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    link.setsockopt(tcp, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)
+    link.setsockopt(tcp, socket.TCP_KEEPINTVL, 1)
+    link.setsockopt(tcp, socket.TCP_KEEPCNT, LOST_S - _PROBE_AFTER_S)
+    link.setsockopt(tcp, socket.TCP_USER_TIMEOUT, LOST_S * 1000)
 
 
 def takes_writes(connection: Any) -> bool:  # noqa: ANN401 (a DBAPI connection)

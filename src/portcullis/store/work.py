@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     case,
+    func,
     literal_column,
     or_,
     select,
@@ -26,7 +27,7 @@ from sqlalchemy.sql.elements import TextClause
 
 from portcullis.emm import Kind
 from portcullis.store.bulk import get, is_one_of, literal, put
-from portcullis.store.database import database_now, greatest, retried, writing
+from portcullis.store.database import as_time, database_now, greatest, retried, utc_now, writing
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.held import HeldError, read_held
 from portcullis.store.schema import (
@@ -66,6 +67,8 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
     The number is max(held + 1, Unix seconds by the database): a head-end restored from a
     backup is ahead of all it ever aired.
     """
+    if not _is_any_due(engine, hold):
+        return []
     work = device_work.c
     with writing(engine) as connection:
         now = database_now(connection)
@@ -75,8 +78,7 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
                 select(work.device_id)
                 .where(
                     work.priority == priority,
-                    # Later than anything is ever put off: the clock has stepped back since.
-                    or_(work.due_at <= now, work.due_at > now + hold + _LONGEST_WAIT),
+                    or_(work.due_at <= now, work.due_at > _latest(now, hold)),
                 )
                 .order_by(work.due_at)
                 .limit(limit - len(ids))
@@ -106,6 +108,25 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
             )
         )
         return _claimed(connection, here)
+
+
+def _is_any_due(engine: Engine, hold: timedelta) -> bool:
+    """Whether there may be something to claim: what an idle EMMG asks, in one statement."""
+    due_at = device_work.c.due_at
+    ends = [
+        select(end(due_at)).where(device_work.c.priority == priority).scalar_subquery()
+        for priority in PRIORITIES
+        for end in (func.min, func.max)
+    ]
+    with engine.connect() as connection:
+        said, *found = connection.execute(select(utc_now(), *ends)).one()
+    now = as_time(said)
+    return any(at is not None and (at <= now or at > _latest(now, hold)) for at in found)
+
+
+def _latest(now: datetime, hold: timedelta) -> datetime:
+    """The latest that anything is put off to: beyond it, the clock has stepped back since."""
+    return now + hold + _LONGEST_WAIT
 
 
 @retried
