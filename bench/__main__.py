@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib import import_module
 
+from bench import profiles
 from bench.plots import draw
 from bench.report import NAMES, missing, write_constants, write_page
 from bench.result import RESULTS, Result, load
@@ -39,7 +40,8 @@ def main() -> int:
             (RESULTS / f"{name}.json").unlink(missing_ok=True)
             # It says itself what went wrong; the others are measured all the same.
             subprocess.run([sys.executable, "-m", "bench", name], check=False)
-        write_page()
+        profiles.run()
+        write_page(profiles.lines())
         write_constants()
         draw({name: load(name)[0] for name in NAMES if name not in missing()})
     failed = [name for name in names if name in missing()]

@@ -1,7 +1,7 @@
 """What is written of `var/bench/*.json`: the page of the benchmarks, and what is planned with."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.result import RESULTS, load
@@ -54,10 +54,10 @@ def missing() -> list[str]:
     return [name for name in NAMES if not (RESULTS / f"{name}.json").exists()]
 
 
-def write_page() -> None:
+def write_page(profiles: Sequence[str] = ()) -> None:
     """Write `docs/benchmarks.md`: a row a criterion, then the figures and the machine.
 
-    What has no result yet is named.
+    What has no result yet is named. `profiles`: what stands at the end.
     """
     absent = missing()
     lines = [
@@ -87,7 +87,7 @@ def write_page() -> None:
             details += [f"![{PLOTTED[name]}](benchmarks-{name}.svg)", ""]
         details += [f"- {figure}: {value}" for figure, value in result.figures.items()]
         details.append(f"- machine: {', '.join(f'{key} {it}' for key, it in machine.items())}")
-    PAGE.write_text("\n".join([*lines, *details, ""]), encoding="utf-8")
+    PAGE.write_text("\n".join([*lines, *details, *profiles, ""]), encoding="utf-8")
 
 
 def write_constants() -> None:

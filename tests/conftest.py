@@ -13,6 +13,7 @@ from uuid import uuid4
 import pymysql
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import make_url
 
 from portcullis.store.database import engine_for
 from portcullis.store.migrate import migrate
@@ -114,6 +115,26 @@ class MariaDb:
         self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}?charset=utf8mb4"
 
+    def migrated_database(self) -> str:
+        """Make a database with this release's schema; returns its SQLAlchemy URL.
+
+        The first one of a server is migrated, the others are made like it: in a third of the time.
+        """
+        url = self.new_database()
+        database = [f"--socket={self.home}/s", "-uroot", make_url(url).database or ""]
+        schema = self.home / "schema.sql"
+        if schema.exists():
+            with schema.open("rb") as statements:
+                subprocess.run(
+                    ["mariadb", "--no-defaults", *database], stdin=statements, check=True
+                )
+        else:
+            _migrate(url)
+            with schema.open("wb") as statements:
+                dump = ["mariadb-dump", "--no-defaults", "--compact", *database]
+                subprocess.run(dump, stdout=statements, check=True)
+        return url
+
     def kill(self) -> None:
         """End the server at once, as a power cut would."""
         self.process.kill()
@@ -145,9 +166,15 @@ def mariadb() -> Iterator[MariaDb]:
 @pytest.fixture
 def mariadb_url(mariadb: MariaDb) -> str:
     """A fresh, migrated MariaDB database."""
-    url = mariadb.new_database()
-    _migrate(url)
-    return url
+    return mariadb.migrated_database()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with this release's schema, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "portcullis.db"
+    _migrate(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
@@ -155,9 +182,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh, migrated database, of both kinds in turn."""
     if request.param == "mariadb":
         return str(request.getfixturevalue("mariadb_url"))
-    url = f"sqlite:///{tmp_path}/portcullis.db"
-    _migrate(url)
-    return url
+    shutil.copy(request.getfixturevalue("migrated_file"), tmp_path)
+    return f"sqlite:///{tmp_path}/portcullis.db"
 
 
 def _migrate(url: str) -> None:
