@@ -31,7 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             has_cluster = "cluster_servers" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("cluster" if has_cluster else "faults"))
+            is_first = has_cluster or (IS_FULL and item.path.name in _FOR_BALANCE)
+            item.add_marker(pytest.mark.xdist_group("cluster" if is_first else "faults"))
+
+
+_FOR_BALANCE = ("test_killed_anywhere.py", "test_pairs.py")
+"""In full these go with the cluster's: both groups then take about three quarters of an hour."""
 
 
 _SEED = int(os.environ.get("FAULT_SEED", random.randrange(10**6)))

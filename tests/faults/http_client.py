@@ -112,9 +112,7 @@ async def _send(port: int, case: Case, tally: Tally) -> None:
         for piece in case.pieces:
             writer.write(piece)
             await writer.drain()
-        if not case.is_whole:
-            await _say_that_was_all(reader, writer, answers)
-        while data := await reader.read(65_536):
+        while data := await _heard(reader, writer, case, answers):
             answers.parser.feed_data(data)
     except OSError:
         pass  # it hung up before it had heard all
@@ -130,12 +128,20 @@ async def _send(port: int, case: Case, tally: Tally) -> None:
         tally.hung_up += 1
 
 
-async def _say_that_was_all(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: _Answers
-) -> None:
-    """Half-close, unless an answer comes soon: the server may be waiting for the rest."""
-    try:
-        async with asyncio.timeout(SOON_S):
-            answers.parser.feed_data(await reader.read(65_536))
-    except TimeoutError:
-        writer.write_eof()
+async def _heard(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, case: Case, answers: _Answers
+) -> bytes:
+    """More of the answers; where no more are to come, say that there are no more requests.
+
+    Of what is no whole request the server may be waiting for the rest: it is told after a while.
+    """
+    if case.is_whole:
+        if len(answers.all) >= case.requests:
+            writer.write_eof()
+    else:
+        try:
+            async with asyncio.timeout(SOON_S):
+                return await reader.read(65_536)
+        except TimeoutError:
+            writer.write_eof()
+    return await reader.read(65_536)
