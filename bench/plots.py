@@ -1,6 +1,6 @@
 """The plots of `docs/benchmarks.md`, drawn of what `var/bench` holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -65,20 +65,19 @@ def several_plot(result: Result) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (what, unit) in zip(figure.subplots(1, len(kinds)), kinds.items(), strict=True):
         names = [f"{count} × {what}" for count in COUNTS]
+        rates = [f"{result.figures[f'{name}: {unit}']:,}" for name in names]
+        labels = [f"{count} ×\n{rate}" for count, rate in zip(COUNTS, rates, strict=True)]
         below = [0.0] * len(names)
         for who in _SHARES:
             key = f"share of the cores, {who}"
             shares = [float(result.figures.get(f"{name}: {key}", 0)) for name in names]
-            axes.bar(_labels(names, result, unit), shares, bottom=below, label=who)
+            axes.bar(labels, shares, bottom=below, label=who)
             below = [a + b for a, b in zip(below, shares, strict=True)]
         axes.set_ylim(0, 1)
-        axes.set_ylabel("share of the cores")
-    figure.axes[0].legend(loc="lower left")
+        axes.set_title(f"{what}, {unit}")
+    figure.axes[0].set_ylabel("share of the cores")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper")
     _save(figure, "benchmarks-several.svg")
-
-
-def _labels(names: Sequence[str], result: Result, unit: str) -> list[str]:
-    return [f"{name}\n{result.figures[f'{name}: {unit}']:,}\n{unit}" for name in names]
 
 
 def _times(one: Criterion, value: float) -> float:
