@@ -27,6 +27,7 @@ from portcullis.store.orders import Accepted, NewRequest, Refused, apply_request
 from portcullis.store.schema import device_work, devices, products
 from portcullis.store.servers import LOST_S
 from tests.cluster import HOST, Cluster
+from tests.conftest import MariaDb
 from tests.faults.proxy import Proxies
 
 pytestmark = pytest.mark.xdist_group("cluster")
@@ -354,6 +355,16 @@ def test_a_machine_that_the_network_no_longer_reaches_is_lost_in_seconds(engine:
         assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert idle + between * times <= LOST_S
     assert 0 < sending_ms <= LOST_S * 1000
+
+
+def test_a_server_of_the_same_machine_may_be_reached_by_its_socket(mariadb: MariaDb) -> None:
+    """`unix_socket` in the URL, as the driver takes it; a socket has no network to lose."""
+    engine = engine_for(f"{mariadb.new_database()}&unix_socket={mariadb.home}/s")
+    with engine.connect() as connection:
+        link = connection.connection.driver_connection._sock
+        assert link.family == socket.AF_UNIX
+        assert database_now(connection).tzinfo is UTC
+    engine.dispose()
 
 
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up(cluster: Cluster) -> None:

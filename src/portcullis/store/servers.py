@@ -152,6 +152,8 @@ class Servers:
 
 def _notice_loss(link: socket.socket) -> None:
     """Have the kernel ask whether the other end is there: a statement may take longer than that."""
+    if link.family == socket.AF_UNIX:
+        return
     tcp = socket.IPPROTO_TCP
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     link.setsockopt(tcp, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)
