@@ -34,7 +34,8 @@ _REPEAT_S = 0.25
 _GIVE_UP_S = 120.0
 _AGAIN_WITHIN_S = 60.0
 _MOST_MESSAGES = 3
-_BATCH_LINES = 4
+BATCH_LINES = 4
+"""Orders for one box that go out as one batch."""
 _TRANSIENT = {429, 500, 502, 503, 504}
 
 
@@ -98,7 +99,9 @@ class Sms:
         seed: int,
         run: str,
         pause_s: float,
+        batches: float = 0.05,
     ) -> None:
+        """Orders for each box come about each `pause_s`, this part of them as a batch."""
         self.answered = 0
         self.failed_tries: Counter[str] = Counter()
         self.surprises: list[str] = []
@@ -112,6 +115,7 @@ class Sms:
         self._seed = seed
         self._run = run
         self._pause_s = pause_s
+        self._batches = batches
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="sms", daemon=True)
         self._last_at: float | None = None
@@ -177,7 +181,8 @@ class Sms:
         await asyncio.sleep(chance.random() * self._pause_s)
         while not self._stopping.is_set():
             orders = []
-            lines = _BATCH_LINES if self._is_active(device_id) and chance.random() < 0.05 else 1
+            is_batch = self._is_active(device_id) and chance.random() < self._batches
+            lines = BATCH_LINES if is_batch else 1
             for _ in range(lines):
                 number += 1
                 order = self._next(device_id, chance, is_batch=lines > 1)

@@ -27,15 +27,22 @@ class Apart:
 
 @contextmanager
 def sms_apart(
-    access: Access, ledger: Path, device_ids: Sequence[str], *, seed: int, pause_s: float
+    access: Access,
+    ledger: Path,
+    device_ids: Sequence[str],
+    *,
+    seed: int,
+    pause_s: float,
+    batches: float,
 ) -> Iterator[Apart]:
-    """Orders for boxes, one each `pause_s`; at the end all of them answered."""
+    """Orders for boxes, as `Sms` gives them; at the end all of them answered."""
     given = {
         "access": asdict(access) | {"certificate": str(access.certificate)},
         "ledger": str(ledger),
         "device_ids": list(device_ids),
         "seed": seed,
         "pause_s": pause_s,
+        "batches": batches,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.sms_apart"],
@@ -70,6 +77,7 @@ def main() -> None:
         seed=given["seed"],
         run="apart",
         pause_s=given["pause_s"],
+        batches=given["batches"],
     )
     with sms:
         sys.stdout.write("ordering\n")
