@@ -4,8 +4,6 @@ import subprocess
 import sys
 from importlib import import_module
 
-from bench import profiles
-from bench.plots import draw
 from bench.report import NAMES, missing, write_constants, write_page
 from bench.result import RESULTS, Result, load
 
@@ -40,10 +38,12 @@ def main() -> int:
             (RESULTS / f"{name}.json").unlink(missing_ok=True)
             # It says itself what went wrong; the others are measured all the same.
             subprocess.run([sys.executable, "-m", "bench", name], check=False)
+        # Loaded here: one benchmark alone is measured in a process that has no need of them.
+        plots, profiles = import_module("bench.plots"), import_module("bench.profiles")
         profiles.run()
         write_page(profiles.lines())
         write_constants()
-        draw({name: load(name)[0] for name in NAMES if name not in missing()})
+        plots.draw({name: load(name)[0] for name in NAMES if name not in missing()})
     failed = [name for name in names if name in missing()]
     below = [
         name

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.report import PAGE
+from bench.report import PAGE, PLOTTED
 from bench.result import Criterion, Result
-from bench.several import COUNTS
+from bench.several import COUNTS, UNITS
 
 _REACHED = {"goal": "#3c8d5a", "floor": "#1b6ca8", "below the floor": "#d1495b"}
 _SCALED = ("µs of CPU an EMM aired", "ms of a claim of 500 boxes", "ms to read 500 changes")
@@ -17,9 +17,9 @@ _SHARES = ("gateway", "emmg", "encryptor", "database")
 def draw(results: Mapping[str, Result]) -> None:
     """Draw what there are results of."""
     criteria_plot(results)
-    for name, plot in (("scale", scale_plot), ("several", several_plot)):
-        if name in results:
-            plot(results[name])
+    plots = {"scale": scale_plot, "several": several_plot}
+    for name in PLOTTED.keys() & results.keys():
+        plots[name](results[name])
 
 
 def criteria_plot(results: Mapping[str, Result]) -> None:
@@ -61,9 +61,8 @@ def scale_plot(result: Result) -> None:
 
 def several_plot(result: Result) -> None:
     """What one, two and four processes carry, and who uses the cores."""
-    kinds = {"EMMG": "states/s", "encryptor": "states/s", "gateway": "orders/s"}
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, (what, unit) in zip(figure.subplots(1, len(kinds)), kinds.items(), strict=True):
+    for axes, (what, unit) in zip(figure.subplots(1, len(UNITS)), UNITS.items(), strict=True):
         names = [f"{count} × {what}" for count in COUNTS]
         rates = [f"{result.figures[f'{name}: {unit}']:,}" for name in names]
         labels = [f"{count} ×\n{rate}" for count, rate in zip(COUNTS, rates, strict=True)]

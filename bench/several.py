@@ -20,6 +20,7 @@ _CLIENTS = 64
 _EMMGS = 4  # where encryptors are counted
 _SHARE = "share of the cores"
 _RATE = "per s"
+UNITS = {"EMMG": "states/s", "encryptor": "states/s", "gateway": "orders/s"}
 
 
 def _measured(groups: Mapping[str, Sequence[int]], rate: Measured, rounds: int) -> dict[str, float]:
@@ -74,7 +75,7 @@ def _gateways(
 
 def run(boxes: int = 40_000, seconds: int = 5, rounds: int = 3) -> Result:
     """Measure."""
-    found: dict[str, dict[int, dict[str, float]]] = {"EMMG": {}, "encryptor": {}, "gateway": {}}
+    found: dict[str, dict[int, dict[str, float]]] = {what: {} for what in UNITS}
     with server() as database, head_end(database, boxes) as head:
         states(database, boxes, "3")
         for count in COUNTS:
@@ -86,9 +87,8 @@ def run(boxes: int = 40_000, seconds: int = 5, rounds: int = 3) -> Result:
             found["gateway"][count] = _gateways(database, boxes, count, seconds, rounds)
     figures: dict[str, Any] = {"boxes": boxes, "EMMGs where encryptors are counted": _EMMGS}
     for what, counted in found.items():
-        unit = "orders/s" if what == "gateway" else "states/s"
         for count, one in counted.items():
-            figures[f"{count} × {what}: {unit}"] = round(one.pop(_RATE))
+            figures[f"{count} × {what}: {UNITS[what]}"] = round(one.pop(_RATE))
             figures |= {f"{count} × {what}: {name}": value for name, value in one.items()}
     most = COUNTS[-1]
     return Result(
@@ -101,11 +101,7 @@ def run(boxes: int = 40_000, seconds: int = 5, rounds: int = 3) -> Result:
                 0.9,
                 1,
             )
-            for what, unit in (
-                ("EMMG", "states/s"),
-                ("encryptor", "states/s"),
-                ("gateway", "orders/s"),
-            )
+            for what, unit in UNITS.items()
         ],
         figures,
     )

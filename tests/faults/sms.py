@@ -182,13 +182,12 @@ class Sms:
         while not self._stopping.is_set():
             orders = []
             is_batch = self._is_active(device_id) and chance.random() < self._batches
-            lines = BATCH_LINES if is_batch else 1
-            for _ in range(lines):
+            for _ in range(BATCH_LINES if is_batch else 1):
                 number += 1
-                order = self._next(device_id, chance, is_batch=lines > 1)
+                order = self._next(device_id, chance, is_batch=is_batch)
                 order["transaction_id"] = f"{self._run}-{device_id}-{number}"
                 orders.append(order)
-            if lines > 1:
+            if is_batch:
                 await self._batch(orders)
             else:
                 await self._one(orders[0])
