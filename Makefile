@@ -32,10 +32,13 @@ test: setup ## Everything CI checks: lint, types, contracts, all tests
 test-fast: setup ## Unit and property tests only (under a minute)
 	$(BIN)/pytest tests/unit
 
+# Those that need both cores, or hold a time that another beside them would spoil.
+PROOFS_ALONE := $(addprefix tests/faults/test_,rotation.py parts_away.py pairs.py)
+
 .PHONY: test-faults
-test-faults: setup ## The proofs of docs/reliability.md in full, and its table of figures
-	FAULTS=full $(BIN)/pytest -n 0 tests/faults/test_rotation.py
-	FAULTS=full $(BIN)/pytest tests/faults --ignore tests/faults/test_rotation.py
+test-faults: setup ## The proofs of docs/reliability.md in full, and its table of figures: an hour
+	FAULTS=full $(BIN)/pytest -n 0 $(PROOFS_ALONE)
+	FAULTS=full $(BIN)/pytest tests/faults $(PROOFS_ALONE:%=--ignore %)
 	$(BIN)/python -m tests.faults.figures
 
 .PHONY: test-monitoring

@@ -35,8 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("cluster" if is_first else "faults"))
 
 
-_FOR_BALANCE = ("test_killed_anywhere.py", "test_pairs.py")
-"""In full these go with the cluster's: both groups then take about three quarters of an hour."""
+_FOR_BALANCE = ("test_killed_anywhere.py", "test_clock_steps.py")
+"""In full these go with the cluster's: both groups then take about as long."""
 
 
 _SEED = int(os.environ.get("FAULT_SEED", random.randrange(10**6)))

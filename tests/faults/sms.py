@@ -1,7 +1,7 @@
 """An SMS under load that never forgets: every 2xx is a line in its ledger file.
 
-Each box has its own line of orders, one after the other; an order that is not answered, or is
-answered with 429 or 5xx, is repeated with the same transaction_id until it is.
+Each box, or few boxes together, has its own line of orders, one after the other; an order that is
+not answered, or is answered with 429 or 5xx, is repeated with the same transaction_id until it is.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,7 +36,7 @@ _GIVE_UP_S = 120.0
 _AGAIN_WITHIN_S = 60.0
 _MOST_MESSAGES = 3
 BATCH_LINES = 4
-"""Orders for one box that go out as one batch."""
+"""Orders for each box of a batch."""
 _TRANSIENT = {429, 500, 502, 503, 504}
 
 
@@ -100,8 +101,9 @@ class Sms:
         run: str,
         pause_s: float,
         batches: float = 0.05,
+        boxes_a_batch: int = 1,
     ) -> None:
-        """Orders for each box come about each `pause_s`, this part of them as a batch."""
+        """Orders for so many boxes come about each `pause_s`, this part of them as a batch."""
         self.answered = 0
         self.failed_tries: Counter[str] = Counter()
         self.surprises: list[str] = []
@@ -116,6 +118,7 @@ class Sms:
         self._run = run
         self._pause_s = pause_s
         self._batches = batches
+        self._boxes_a_batch = boxes_a_batch
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="sms", daemon=True)
         self._last_at: float | None = None
@@ -171,22 +174,25 @@ class Sms:
                 )
                 self._free.put_nowait(await stack.enter_async_context(client))
             async with asyncio.TaskGroup() as group:
-                for device_id in self._device_ids:
-                    group.create_task(self._serve(device_id))
+                for first in range(0, len(self._device_ids), self._boxes_a_batch):
+                    together = self._device_ids[first : first + self._boxes_a_batch]
+                    group.create_task(self._serve(together))
 
-    async def _serve(self, device_id: str) -> None:
-        """One box: order after order until told to stop."""
-        chance = random.Random(f"{self._seed} {device_id}")
-        number = 0
+    async def _serve(self, device_ids: Sequence[str]) -> None:
+        """Boxes that share batches: order after order until told to stop."""
+        chance = random.Random(f"{self._seed} {device_ids[0]}")
+        numbers = count(1)
         await asyncio.sleep(chance.random() * self._pause_s)
         while not self._stopping.is_set():
-            orders = []
-            is_batch = self._is_active(device_id) and chance.random() < self._batches
-            for _ in range(BATCH_LINES if is_batch else 1):
-                number += 1
-                order = self._next(device_id, chance, is_batch=is_batch)
+            inactive = [one for one in device_ids if not self._is_active(one)]
+            is_batch = not inactive and chance.random() < self._batches
+            if is_batch:
+                chosen = [one for one in device_ids for _ in range(BATCH_LINES)]
+            else:
+                chosen = [chance.choice(inactive or device_ids)]
+            orders = [self._next(one, chance, is_batch=is_batch) for one in chosen]
+            for device_id, order, number in zip(chosen, orders, numbers, strict=False):
                 order["transaction_id"] = f"{self._run}-{device_id}-{number}"
-                orders.append(order)
             if is_batch:
                 await self._batch(orders)
             else:

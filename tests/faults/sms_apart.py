@@ -34,6 +34,7 @@ def sms_apart(
     seed: int,
     pause_s: float,
     batches: float,
+    boxes_a_batch: int,
 ) -> Iterator[Apart]:
     """Orders for boxes, as `Sms` gives them; at the end all of them answered."""
     given = {
@@ -43,6 +44,7 @@ def sms_apart(
         "seed": seed,
         "pause_s": pause_s,
         "batches": batches,
+        "boxes_a_batch": boxes_a_batch,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.sms_apart"],
@@ -78,6 +80,7 @@ def main() -> None:
         run="apart",
         pause_s=given["pause_s"],
         batches=given["batches"],
+        boxes_a_batch=given["boxes_a_batch"],
     )
     with sms:
         sys.stdout.write("ordering\n")
