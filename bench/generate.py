@@ -20,8 +20,9 @@ def rekey_s(head: HeadEnd) -> float:
         " state_wanted = wanted + 1, wanted = wanted + 1"
     )
     begun = time.perf_counter()
-    waiting = "SELECT COUNT(*) FROM device_work WHERE priority = 1 AND due_at IS NOT NULL"
-    while database.run(waiting)[0][0]:
+    # Only whether there is one: to count them all keeps the server from its work.
+    waiting = "SELECT 1 FROM device_work WHERE priority = 1 AND due_at IS NOT NULL LIMIT 1"
+    while database.run(waiting):
         time.sleep(0.02)
     return time.perf_counter() - begun
 
