@@ -12,13 +12,13 @@ from portcullis.store.revisions import schema_problem
 from tests.conftest import MariaDb
 from tests.faults.figures import record
 from tests.faults.scale import IS_FULL
-from tests.faults.single import Single
+from tests.faults.single import MONITORS, Single
 from tests.faults.sms import Sms
 from tests.faults.verdict import wrong_boxes
 
 PREVIOUS = Path(__file__).parent / "previous.zip"
 PAGE = (Path(__file__).parents[2] / "docs" / "operations" / "upgrade.md").read_text()
-ROOMS = re.findall(r"systemctl restart portcullis-(\w+)", PAGE)
+ROOMS = re.findall(r"systemctl restart portcullis@(\w+)", PAGE)
 BEFORE, AFTER = re.findall(r"^ *portcullis (migrate.*) --config", PAGE, re.MULTILINE)
 SETTLE_S = 90.0
 BOXES = 60 if IS_FULL else 12
@@ -32,9 +32,10 @@ def test_a_release_follows_the_one_before_under_load(
     """The release before runs on the new schema; rooms change one by one; not an order is lost."""
     with tempfile.TemporaryDirectory(prefix="portcullis-upgrade-", dir="/var/tmp") as directory:
         home = Path(directory)
+        previous = home / "previous"
         with ZipFile(PREVIOUS) as release:
-            release.extractall(home / "previous")
-        monkeypatch.setenv("PYTHONPATH", str(home / "previous"))
+            release.extractall(previous)
+        monkeypatch.setenv("PYTHONPATH", str(previous))
         single = Single(home, mariadb.new_database(), BOXES)
         engine = single.engine()
         started = time.monotonic()
@@ -50,10 +51,12 @@ def test_a_release_follows_the_one_before_under_load(
                 with engine.connect() as connection:
                     assert schema_problem(connection) is None
                 single.go_on(sms, STEP_S)  # the release before, on the schema of this one
+                assert rooms_of(single, previous) == set(ROOMS) == set(MONITORS)
                 for room in ROOMS:
                     single.keeper.stop(room)
                     single.keeper.wait_back(room)
                     single.go_on(sms, STEP_S)
+                assert rooms_of(single, previous) == set()
                 single.run(*AFTER.split())
                 single.go_on(sms, STEP_S)
             engine.dispose()
@@ -71,3 +74,9 @@ def test_a_release_follows_the_one_before_under_load(
         tries_repeated=sms.failed_tries.total(),
         seed=seed,
     )
+
+
+def rooms_of(single: Single, release: Path) -> set[str]:
+    """The rooms whose process was started with the code that lies there."""
+    environs = {room: Path(f"/proc/{single.pid(room)}/environ").read_bytes() for room in MONITORS}
+    return {room for room, environ in environs.items() if str(release).encode() in environ}

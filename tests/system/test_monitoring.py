@@ -78,11 +78,11 @@ def test_what_runbooks_look_at_is_there(site: Site) -> None:
         if port and port[1] in port_of:
             command = line.replace(port[1], str(port_of[port[1]]))
         elif line.startswith(("portcullis config show", "portcullis keys list")):
+            there = re.search(r"/etc/portcullis/(\w+)\.toml", line)
+            assert there is not None, line
+            here = head_end.config(head_end.names.get(there[1], [there[1]])[0])
             command = line.replace("portcullis", f"{sys.executable} -m portcullis.cli.main", 1)
-            for there, here in (("cycler", "cycler1"), ("keys", "keys")):
-                command = command.replace(
-                    f"/etc/portcullis/{there}.toml", str(head_end.config(here))
-                )
+            command = command.replace(there[0], str(here))
         else:
             continue
         done = subprocess.run(
