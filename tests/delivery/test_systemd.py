@@ -63,3 +63,12 @@ def test_the_runbooks_name_units_that_exist() -> None:
         asked = r"(?:systemctl \w+|journalctl -u) '?portcullis([^\s`']*)"
         for word in re.findall(asked, page.read_text()):
             assert word in units, f"{page}: {word}"
+
+
+def test_the_pages_name_configurations_that_exist() -> None:
+    """One a service, and those of the commands that the page of the units lays out."""
+    file = re.compile(r"/etc/portcullis/(\w+)\.toml")
+    laid_out = set(file.findall(Path("docs/operations/systemd.md").read_text()))
+    assert {"keys", "operator", "migrate"} <= laid_out
+    for page in Path("docs").rglob("*.md"):
+        assert set(file.findall(page.read_text())) <= laid_out | set(ROOMS), page
