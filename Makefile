@@ -110,7 +110,7 @@ demo: ## A day of orders from REST to virtual boxes, checked
 	@$(BIN)/python -m demo
 
 .PHONY: bench
-bench: ## Measure everything beside its limit; writes docs/benchmarks.md (ten minutes)
+bench: ## Measure everything beside its limit; writes docs/benchmarks.md (most of an hour)
 	@tools/setup.sh $(BENCH_PACKAGES)
 	@tools/setup_bench.sh
 	@$(BIN)/python -m bench
