@@ -36,9 +36,9 @@ REASONS: Mapping[str, str] = {
     " time, inside OpenSSL and its binding; cheaper contexts there would take it further",
     "encryptor": "protobuf messages are read and made one by one in Python, and each box's KEK is"
     " derived; rows of bytes instead of messages would take it further",
-    "generate": "the database works seven to eleven times as long on a state as the INSERT on a row:"
-    " a claim and its end each rewrite a row of `device_work` with its indexes, under locks that"
-    " several EMMGs skip; fewer indexes and writes a state would take it further",
+    "generate": "the database works seven to eleven times as long on a state as the INSERT on a"
+    " row: a claim and its end each rewrite a row of `device_work` with its indexes, under locks"
+    " that several EMMGs skip; fewer indexes and writes a state would take it further",
     "air": "a turn every 4 ms finds the processor's caches cold: the same turn without the pause"
     " takes a quarter of the time; to pick for several turns at once would take it further",
 }
