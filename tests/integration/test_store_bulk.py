@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.exc import IntegrityError
 
-from portcullis.store.bulk import get, is_one_of, literal, put
+from portcullis.store.bulk import get, is_one_of, literal, put, row_of
 from portcullis.store.database import engine_for, writing
 from portcullis.store.migrate import migrate
-from portcullis.store.schema import device_work, emms
+from portcullis.store.schema import device_work, emms, products
 from tests.conftest import MariaDb
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -86,10 +86,49 @@ def test_a_key_that_is_there_takes_the_columns_named_and_no_other(engines: list[
             put(connection, emms, COLUMNS, [first])
 
 
-@pytest.mark.parametrize("text", ["it's", "back\\slash", "% 5", "semi;colon", "ünï", "new\nline"])
-def test_a_string_that_might_be_read_as_sql_has_no_literal(text: str) -> None:
-    with pytest.raises(ValueError, match="no literal"):
-        literal(text)
+@pytest.mark.parametrize(
+    "text", ["it's", "back\\slash", "% 5 %s", "semi;colon", "ünï €", "new\nline", "a|b", "", "😀"]
+)
+def test_a_string_that_might_be_read_as_sql_is_itself_again(
+    engines: list[Engine], text: str
+) -> None:
+    """Whatever stands in it; and in no statement as it is."""
+    assert literal(text) == "''" or text not in literal(text)
+    columns = ("product_id", "name", "created_at")
+    for engine in engines:
+        with writing(engine) as connection:
+            connection.execute(delete(products))
+            put(connection, products, columns, [row_of(1, text, NOW)])
+            assert connection.execute(select(products.c.name)).scalar_one() == text
+
+
+def test_more_rows_than_one_statement_takes_go_in_several(engines: list[Engine]) -> None:
+    """Each is there once."""
+    name, count = "ü" * 200, 4000  # 3 MB in hex
+    for engine in engines:
+        with writing(engine) as connection:
+            connection.execute(delete(products))
+            columns = ("product_id", "name", "created_at")
+            rows = [row_of(number, name, NOW) for number in range(1, count + 1)]
+            put(connection, products, columns, rows)
+            ids = connection.execute(select(products.c.product_id)).scalars().all()
+        assert sorted(ids) == list(range(1, count + 1))
+
+
+def test_rows_that_are_got_locked_stay_as_they_are_until_the_end(mariadb: MariaDb) -> None:
+    """Another writer finds them taken."""
+    engine = engine_for(mariadb.new_database())
+    migrate(engine)
+    columns = ("product_id", "name", "created_at")
+    with writing(engine) as connection:
+        put(connection, products, columns, [row_of(1, "a", NOW), row_of(2, "b", NOW)])
+    free = select(products.c.product_id).with_for_update(skip_locked=True)
+    with writing(engine) as connection:
+        number = products.c.product_id
+        assert get(connection, (number,), is_one_of(number, [1]), lock=True) == [[1]]
+        with writing(engine) as other:
+            assert other.execute(free).scalars().all() == [2]
+    engine.dispose()
 
 
 def test_no_value_and_no_row_are_nothing(engines: list[Engine]) -> None:

@@ -17,7 +17,8 @@ from portcullis.store.orders import (
     Result,
 )
 
-_GROUP = 500
+GROUP = 500
+"""Orders of one transaction."""
 
 log = get_logger("portcullis.gateway")
 
@@ -97,7 +98,7 @@ class Writer:
         """Wait for requests; empty when it is time to stop."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._waiting or self._is_stopping)
-            size = min(_GROUP, len(self._waiting))
+            size = min(GROUP, len(self._waiting))
             self._group = [self._waiting.popleft() for _ in range(size)]
             metrics.WAITING.set(len(self._waiting))
             return self._group

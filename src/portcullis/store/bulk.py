@@ -1,11 +1,11 @@
 """Many rows in one statement or one value: what a driver and SQLAlchemy do a row at a time.
 
-Values become SQL text here and nowhere else: numbers, times, bytes in hex, and strings of a few
-harmless characters, so that nothing that came from outside can be read as SQL.
+Values become SQL text here and nowhere else: numbers, times, strings of a few harmless characters,
+and all others in hex, so that nothing that came from outside can be read as SQL.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,16 +28,18 @@ from portcullis.store.schema import UtcDateTime
 
 _HARMLESS = re.compile(r'[A-Za-z0-9_{}:,." -]*')
 _FIELD, _ROW = "|", "\n"
+_STATEMENT_CHARS = 1 << 20  # of a server's max_allowed_packet, 16 MiB by default
 
 Reader = Callable[[Any], Any]
+Value = datetime | bytes | str | int | None
 
 
 class CutShortError(ValueError):
     """What came as one value is not the rows there are: max_allowed_packet, or "|" in a string."""
 
 
-def literal(value: datetime | bytes | str | int | None) -> str:
-    """A value as MySQL, MariaDB and SQLite read it; ValueError for a string that may not be."""
+def literal(value: Value) -> str:
+    """A value as MySQL, MariaDB and SQLite read it."""
     match value:
         case None:
             return "NULL"
@@ -46,11 +48,16 @@ def literal(value: datetime | bytes | str | int | None) -> str:
         case bytes():
             return f"x'{value.hex()}'"
         case datetime():
-            return f"'{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
+            return f"'{value.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'microseconds')}'"
         case str() if _HARMLESS.fullmatch(value):
             return f"'{value}'"
-        case _:
-            raise ValueError(f"no literal for {type(value).__name__} {value!r}")
+        case str():
+            return f"CAST(x'{value.encode().hex()}' AS CHAR)"
+
+
+def row_of(*values: Value) -> str:
+    """The values of one row, for `put`."""
+    return f"({','.join(map(literal, values))})"
 
 
 def is_one_of(column: Column[Any], ids: Iterable[int]) -> TextClause:
@@ -70,30 +77,42 @@ def put(
 
     Without `update` a key that is there raises IntegrityError.
     """
-    if not rows:
-        return
     is_mysql = connection.dialect.name == "mysql"
     head = f"INSERT INTO {_quoted(table.name)} ({','.join(columns)}) VALUES "  # noqa: S608 (names of ours, literals)  # nosec B608
-    sql = [head, ",".join(rows)]
+    tail = ""
     if update and is_mysql:
         sets = ",".join(f"{name}=VALUES({name})" for name in update)
-        sql.append(f" ON DUPLICATE KEY UPDATE {sets}")
+        tail = f" ON DUPLICATE KEY UPDATE {sets}"
     elif update:
         key = ",".join(column.name for column in table.primary_key.columns)
         sets = ",".join(f"{name}=excluded.{name}" for name in update)
-        sql.append(f" ON CONFLICT ({key}) DO UPDATE SET {sets}")  # nosec B608
-    connection.exec_driver_sql("".join(sql))
+        tail = f" ON CONFLICT ({key}) DO UPDATE SET {sets}"  # nosec B608
+    for some in _statements(rows):
+        connection.exec_driver_sql(f"{head}{','.join(some)}{tail}")
+
+
+def _statements(rows: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut rows into statements that a server takes."""
+    start = chars = 0
+    for end, row in enumerate(rows):
+        if chars and chars + len(row) > _STATEMENT_CHARS:
+            yield rows[start:end]
+            start, chars = end, 0
+        chars += len(row)
+    if rows:
+        yield rows[start:]
 
 
 def get(
     connection: Connection,
     columns: Sequence[Column[Any]],
     *conditions: ColumnElement[bool] | TextClause,
+    lock: bool = False,
 ) -> list[list[Any]]:
     """Read rows by column, all of them in one value where the server is MySQL or MariaDB.
 
     The columns are integers, times, bytes, or strings without "|" and line feeds. Rows come in no
-    order. Raises CutShortError.
+    order. `lock`: they stay ours until the transaction ends. Raises CutShortError.
     """
     if connection.dialect.name != "mysql":
         rows = connection.execute(select(*columns).where(*conditions)).all()
@@ -102,11 +121,12 @@ def get(
     packed: ColumnElement[str] = literal_column(
         f"CONCAT_WS('{_FIELD}',{fields}) SEPARATOR '{_ROW}'"
     )
-    count, value = connection.execute(
+    query = (
         select(func.count(), func.group_concat(packed))
         .select_from(columns[0].table)
         .where(*conditions)
-    ).one()
+    )
+    count, value = connection.execute(query.with_for_update() if lock else query).one()
     if not count:
         return [[] for _ in columns]
     found = (

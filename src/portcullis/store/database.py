@@ -3,14 +3,13 @@
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, select
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
@@ -208,30 +207,6 @@ def as_time(now: datetime | str) -> datetime:
 def database_now(connection: Connection) -> datetime:
     """The database's time, aware, UTC."""
     return as_time(connection.execute(select(utc_now())).scalar_one())
-
-
-def upsert(
-    connection: Connection,
-    table: Table,
-    rows: Sequence[Mapping[str, object]],
-    update: Sequence[str],
-) -> None:
-    """INSERT many rows in one statement; where the key is there, take the `update` columns."""
-    if not rows:
-        return
-    if connection.dialect.name == "mysql":
-        insert = mysql.insert(table).values(list(rows))
-        connection.execute(
-            insert.on_duplicate_key_update({name: insert.inserted[name] for name in update})
-        )
-    else:
-        insert_lite = sqlite.insert(table).values(list(rows))
-        connection.execute(
-            insert_lite.on_conflict_do_update(
-                index_elements=list(table.primary_key.columns),
-                set_={name: insert_lite.excluded[name] for name in update},
-            )
-        )
 
 
 def chunked(rows: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

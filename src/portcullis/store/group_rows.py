@@ -1,12 +1,13 @@
 """What a group of orders depends on, read and locked; what it changed, written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Column, Connection, Row, Table, delete, or_, select, tuple_, update
 
 from portcullis.store.applying import Device, Group, Refusal, Request
-from portcullis.store.database import chunked, database_now, upsert
+from portcullis.store.bulk import Value, get, is_one_of, put, row_of
+from portcullis.store.database import database_now
 from portcullis.store.recovery import is_recovering
 from portcullis.store.schema import (
     AGAIN,
@@ -18,8 +19,6 @@ from portcullis.store.schema import (
     messages,
     products,
 )
-
-_STATEMENT_ROWS = 500
 
 
 class Pending(Request, Protocol):
@@ -36,44 +35,20 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
     shown = _rows(connection, messages, messages.c.message_id, message_ids)
     device_ids = {r.device_id for r in valid if r.device_id is not None}
     device_ids |= {row.device_id for row in shown}
-    by_id: dict[int, Device] = {}
-    # Ascending, and one table after the other: two gateways cannot wait for each other in a ring.
-    for row in connection.execute(
-        select(devices)
-        .where(devices.c.device_id.in_(device_ids))
-        .order_by(devices.c.device_id)
-        .with_for_update()
-    ):
-        by_id[row.device_id] = Device(
-            row.device_id,
-            active=bool(row.active),
-            added_at=row.added_at,
-            removed_at=row.removed_at,
-            blacklisted_at=row.blacklisted_at,
-        )
-    for row in connection.execute(
-        select(device_work)
-        .where(device_work.c.device_id.in_(by_id))
-        .order_by(device_work.c.device_id)
-        .with_for_update()
-    ):
-        device = by_id[row.device_id]
-        device.wanted, device.state_wanted = row.wanted, row.state_wanted
-        device.has_work = True
-        # An order has waited since it came, not since a re-key before it.
-        device.dirty_at = row.dirty_at if row.priority == PRIORITY_ORDER else None
-        device.due_at = row.due_at
-        device.is_claimed = row.claim_token is not None
+    by_id = _locked_devices(connection, device_ids)
     now = database_now(connection)
-    for row in connection.execute(
-        select(entitlements).where(
-            entitlements.c.device_id.in_(
-                {r.device_id for r in valid if r.product_id is not None and r.device_id in by_id}
-            ),
-            or_(entitlements.c.ends_at.is_(None), entitlements.c.ends_at > now),
-        )
+    granted = {r.device_id for r in valid if r.product_id is not None and r.device_id in by_id}
+    held = entitlements.c
+    for device_id, product_id in zip(
+        *get(
+            connection,
+            (held.device_id, held.product_id),
+            is_one_of(held.device_id, granted),
+            or_(held.ends_at.is_(None), held.ends_at > now),
+        ),
+        strict=True,
     ):
-        by_id[row.device_id].held.add(row.product_id)
+        by_id[device_id].held.add(product_id)
     added = {r.device_id for r in valid if r.kind == "adddevice"}
     return Group(
         now=now,
@@ -101,23 +76,59 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
     )
 
 
+def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict[int, Device]:
+    """Devices and their work, locked.
+
+    By primary key, so ascending, and one table after the other: two gateways cannot wait for each
+    other in a ring.
+    """
+    one = devices.c
+    columns = (one.device_id, one.active, one.added_at, one.removed_at, one.blacklisted_at)
+    found = get(connection, columns, is_one_of(one.device_id, device_ids), lock=True)
+    by_id = {
+        device_id: Device(device_id, bool(active), added_at, removed_at, blacklisted_at)
+        for device_id, active, added_at, removed_at, blacklisted_at in zip(*found, strict=True)
+    }
+    work = device_work.c
+    of_work = (work.device_id, work.wanted, work.state_wanted, work.priority, work.dirty_at)
+    found = get(
+        connection,
+        (*of_work, work.due_at, work.claim_token),
+        is_one_of(work.device_id, by_id),
+        lock=True,
+    )
+    for device_id, wanted, state_wanted, priority, dirty_at, due_at, token in zip(
+        *found, strict=True
+    ):
+        device = by_id[device_id]
+        device.wanted, device.state_wanted = wanted, state_wanted
+        device.has_work = True
+        # An order has waited since it came, not since a re-key before it.
+        device.dirty_at = dirty_at if priority == PRIORITY_ORDER else None
+        device.due_at = due_at
+        device.is_claimed = token is not None
+    return by_id
+
+
 def _rows(
     connection: Connection, table: Table, column: Column[Any], values: Iterable[object]
 ) -> Sequence[Row[Any]]:
-    return connection.execute(select(table).where(column.in_(list(values)))).all()
+    wanted = list(values)
+    return connection.execute(select(table).where(column.in_(wanted))).all() if wanted else []
 
 
 _WORK_CHANGES = (
-    "wanted",
-    "state_wanted",
-    "cause",
-    "priority",
-    "dirty_at",
-    "due_at",
-    "tries",
-    "failed_at",
-    "last_error",
+    *("wanted", "state_wanted", "cause", "priority", "dirty_at", "due_at"),
+    *("tries", "failed_at", "last_error"),
 )
+_OF_A_NEW_DEVICE: Mapping[str, Value] = {
+    "sealed": 0,
+    "state_sealed": 0,
+    "epoch": 0,
+    "sequence": 0,
+    "held": "{}",
+}
+_WORK_COLUMNS = ("device_id", *_WORK_CHANGES, *_OF_A_NEW_DEVICE)
 
 
 def save(connection: Connection, group: Group) -> None:
@@ -128,39 +139,28 @@ def save(connection: Connection, group: Group) -> None:
     _remove_messages(connection, group, raised)
     _seal_messages_again(connection, group, raised)
     # A plain insert for what is new: another gateway's row is a duplicate key, not overwritten.
-    fresh = [_work_row(device) for device in raised if not device.has_work]
-    for chunk in chunked(fresh, _STATEMENT_ROWS):
-        connection.execute(device_work.insert(), chunk)
-    held = [_work_row(device) for device in raised if device.has_work]
-    for chunk in chunked(held, _STATEMENT_ROWS):
-        upsert(connection, device_work, chunk, _WORK_CHANGES)
-    named = [
-        {"product_id": product_id, "name": group.products[product_id], "created_at": group.now}
-        for product_id in group.named_products
-    ]
-    fresh_products = [row for row in named if group.named_products[row["product_id"]]]  # type: ignore[index]
-    if fresh_products:
-        connection.execute(products.insert(), fresh_products)
-    upsert(connection, products, [row for row in named if row not in fresh_products], ["name"])
+    for has_work in (False, True):
+        rows = [_work_row(device) for device in raised if device.has_work == has_work]
+        put(connection, device_work, _WORK_COLUMNS, rows, _WORK_CHANGES if has_work else ())
+    for is_new in (True, False):
+        rows = [
+            row_of(product_id, group.products[product_id], group.now)
+            for product_id, was_new in group.named_products.items()
+            if was_new == is_new
+        ]
+        columns = ("product_id", "name", "created_at")
+        put(connection, products, columns, rows, () if is_new else ("name",))
 
 
 def _write_devices(connection: Connection, changed: Sequence[Device]) -> None:
-    rows = [
-        (
-            device.is_new,
-            {
-                "device_id": device.device_id,
-                "active": int(device.active),
-                "added_at": device.added_at,
-                "removed_at": device.removed_at,
-            },
-        )
-        for device in changed
-    ]
-    if fresh := [row for is_new, row in rows if is_new]:
-        connection.execute(devices.insert(), fresh)
-    held = [row for is_new, row in rows if not is_new]
-    upsert(connection, devices, held, ["active", "added_at", "removed_at"])
+    changes = ("active", "added_at", "removed_at")
+    for is_new in (True, False):
+        rows = [
+            row_of(device.device_id, device.active, device.added_at, device.removed_at)
+            for device in changed
+            if device.is_new == is_new
+        ]
+        put(connection, devices, ("device_id", *changes), rows, () if is_new else changes)
 
 
 def _write_entitlements(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
@@ -177,18 +177,13 @@ def _write_entitlements(connection: Connection, group: Group, raised: Sequence[D
         pair = tuple_(entitlements.c.device_id, entitlements.c.product_id)
         connection.execute(delete(entitlements).where(pair.in_(revoked)))
     granted = [
-        {
-            "device_id": device.device_id,
-            "product_id": product_id,
-            "starts_at": window[0],
-            "ends_at": window[1],
-            "ordered_at": group.second,
-        }
+        row_of(device.device_id, product_id, *window, group.second)
         for device in raised
         for product_id, window in device.windows.items()
         if window is not None
     ]
-    upsert(connection, entitlements, granted, ["starts_at", "ends_at", "ordered_at"])
+    window = ("starts_at", "ends_at", "ordered_at")
+    put(connection, entitlements, ("device_id", "product_id", *window), granted, window)
 
 
 def _remove_messages(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
@@ -231,16 +226,9 @@ def _seal_messages_again(connection: Connection, group: Group, raised: Sequence[
     )
 
 
-def _work_row(device: Device) -> dict[str, object]:
-    return {
-        "device_id": device.device_id,
-        "wanted": device.wanted,
-        "state_wanted": device.state_wanted,
-        "cause": "order",
-        "priority": PRIORITY_ORDER,
-        "dirty_at": device.dirty_at,
-        "due_at": device.due_at,
-        "tries": 0,
-        "failed_at": None,
-        "last_error": None,
-    }
+def _work_row(device: Device) -> str:
+    changes = (
+        *(device.wanted, device.state_wanted, "order", PRIORITY_ORDER),
+        *(device.dirty_at, device.due_at, 0, None, None),
+    )
+    return row_of(device.device_id, *changes, *_OF_A_NEW_DEVICE.values())

@@ -23,11 +23,11 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from portcullis.runtime.errors import PortcullisError
 from portcullis.store.applying import Effect, Group, Refusal
+from portcullis.store.bulk import Value, put, row_of
 from portcullis.store.chains import take_numbers
 from portcullis.store.database import (
     PATIENCE_S,
     back_off,
-    chunked,
     is_away,
     is_denied,
     is_transient,
@@ -38,7 +38,7 @@ from portcullis.store.group_rows import load, save
 from portcullis.store.schema import messages, requests, transactions
 
 ACCEPTED = "accepted"
-_STATEMENT_ROWS = 500
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _NOT_FOR_THIS_CLIENT = ("insufficient_scope", "not_permitted")
 
 
@@ -155,15 +155,15 @@ def _apply(
     request_ids += _request_ids(group.now, len(batch) - len(request_ids))
     # After the devices are locked: what another gateway has committed meanwhile is seen.
     known = _known_transactions(connection, batch)
-    request_rows: list[dict[str, object]] = []
-    transaction_rows: list[dict[str, object]] = []
+    request_rows: list[dict[str, Value]] = []
+    transaction_rows: list[dict[str, Value]] = []
     results: list[Result] = []
     for request, request_id in zip(batch, request_ids, strict=True):
         key = (request.client_id, request.transaction_id)
         if (earlier := known.get(key)) is not None and request.body_hash == earlier[0]:
             results.append(earlier[1])
             continue
-        row: dict[str, object] = {
+        row: dict[str, Value] = {
             "request_id": request_id,
             "client_id": request.client_id,
             "transaction_id": request.transaction_id,
@@ -181,7 +181,7 @@ def _apply(
             effect = _effect(group, request, is_used=earlier is not None)
         except Refusal as refusal:
             row |= {"outcome": refusal.code, "detail": refusal.detail[:500]}
-            row["body"] = _json(request.body)
+            row["body"] = _JSON.encode(request.body)
             results.append(Refused(refusal.code, refusal.detail, request_id))
             continue
         if effect.message is not None:
@@ -190,7 +190,7 @@ def _apply(
             "device_id": effect.device_id,
             "message_id": effect.message_id,
             "wanted": effect.wanted,
-            "body": _json({**request.body, **effect.resolved}),
+            "body": _JSON.encode({**request.body, **effect.resolved}),
         }
         accepted = Accepted(request_id, group.now, effect.message_id, effect.created)
         results.append(accepted)
@@ -212,8 +212,8 @@ def _apply(
         for seq, row in enumerate(request_rows, first):
             row |= {"chain_id": chain_id, "chain_seq": seq}
     for table, rows in ((requests, request_rows), (transactions, transaction_rows)):
-        for chunk in chunked(rows, _STATEMENT_ROWS):
-            connection.execute(table.insert(), chunk)
+        columns = table.columns.keys()
+        put(connection, table, columns, [row_of(*(row[name] for name in columns)) for row in rows])
     return results
 
 
@@ -262,7 +262,3 @@ def _request_ids(now: datetime, count: int) -> list[str]:
         f"{high | (place & 0xFFF) << 64 | 0b10 << 62 | secrets.randbits(62):032x}"
         for place in range(count)
     ]
-
-
-def _json(body: Mapping[str, object]) -> str:
-    return json.dumps(body, ensure_ascii=False)

@@ -1,11 +1,12 @@
 """Sealed keys read and replaced in order, for a change of master and for checking them all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import ColumnElement, Engine, and_, func, or_, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.database import retried, upsert, writing
+from portcullis.store.bulk import put, row_of
+from portcullis.store.database import retried, writing
 from portcullis.store.keys import PURPOSES, sealed_key
 from portcullis.store.schema import keys
 
@@ -67,11 +68,11 @@ def replace_sealed(engine: Engine, pairs: Sequence[tuple[pb.SealedKey, pb.Sealed
             .where(keys.c.purpose == purpose, keys.c.owner.in_({owner for owner, _ in old}))
             .with_for_update()
         ).mappings()
-        changed: list[Mapping[str, object]] = []
+        changed: list[str] = []
         for row in rows:
             key = (row["owner"], row["first_epoch"])
             if key in old and row["sealed_key"] == old[key].blob:
                 seal = {"master_id": new[key].master_id, "sealed_key": new[key].blob}
-                changed.append(dict(row) | seal)
-        upsert(connection, keys, changed, ["master_id", "sealed_key"])
+                changed.append(row_of(*(dict(row) | seal).values()))
+        put(connection, keys, keys.columns.keys(), changed, ["master_id", "sealed_key"])
         return len(changed)
