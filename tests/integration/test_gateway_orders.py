@@ -1,14 +1,25 @@
 """Orders through HTTP into a real database."""
 
 import asyncio
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gateway_sms
 import pytest
 from gateway_sms import Sms, gateway, give_keys, token
+from sqlalchemy import Engine
 
+from portcullis.gateway.writer import GROUP
 from portcullis.store.database import writing
+from portcullis.store.orders import (
+    DatabaseUnavailableError,
+    NewRequest,
+    Result,
+    apply_requests,
+)
 from portcullis.store.schema import device_work
 
 DEVICE = "1234567890"
@@ -349,5 +360,40 @@ def test_a_batch_of_ten_thousand_is_taken_and_one_line_more_is_not(
             assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
         assert [row.outcome for row in sms.request_rows()[-2:]] == ["too_large"] * 2
         assert sms.work(int(DEVICE)).wanted == 10_001
+
+    run(database_url, tmp_path, scenario)
+
+
+def test_behind_a_group_that_the_database_did_not_take_no_order_of_a_batch_is_tried(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated as it was, the batch ends in the same rights as if all had been well."""
+    groups = itertools.count()
+
+    def away_once(engine: Engine, group: Sequence[NewRequest]) -> list[Result]:
+        if len(group) == GROUP and next(groups) == 1:
+            raise DatabaseUnavailableError("the database cannot be reached")
+        return apply_requests(engine, group)
+
+    monkeypatch.setattr(gateway_sms, "apply_requests", away_once)
+
+    async def scenario(sms: Sms) -> None:
+        await set_up(sms)
+        ops = ["addentitlement"] * (2 * GROUP) + ["removeentitlement"] * 10
+        order = {"device_id": DEVICE, "product_id": 101}
+        lines = [
+            json.dumps({"op": op, "transaction_id": f"n-{n}"} | order) for n, op in enumerate(ops)
+        ]
+        for accepted in (GROUP, len(ops)):
+            response = await sms.http.post("/batch", content="\n".join(lines), timeout=60)
+            answers = [json.loads(line) for line in response.text.splitlines()]
+            assert [one["line"] for one in answers] == list(range(1, len(ops) + 1))
+            kept = [one["status"] == "accepted" for one in answers]
+            assert kept == [n < accepted for n in range(len(ops))]
+            assert {one["code"] for one in answers[accepted:]} <= {"unavailable"}
+            assert len([line for line in sms.log_lines() if line.get("batch")][-len(ops) :]) == len(
+                ops
+            )
+        assert (await sms.get(f"/devices/{DEVICE}"))["entitlements"] == []
 
     run(database_url, tmp_path, scenario)

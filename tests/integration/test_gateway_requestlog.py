@@ -32,7 +32,7 @@ def disk_full(path: Path, room_bytes: int) -> Iterator[None]:
 def write(log: RequestLog, *numbers: int) -> None:
     """Lines of LINE_BYTES each."""
     for number in numbers:
-        log.write(n=1_000_000 + number, text="x" * 100, nothing=None)
+        log.write({"n": 1_000_000 + number, "text": "x" * 100, "nothing": None})
 
 
 def numbers_in(path: Path) -> list[int]:

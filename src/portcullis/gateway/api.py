@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ from portcullis.gateway.problems import (
 )
 from portcullis.gateway.requestlog import RequestLog
 from portcullis.gateway.throttle import Sampler, Throttle
-from portcullis.gateway.writer import Writer
+from portcullis.gateway.writer import GROUP, UNWRITABLE, Writer
 from portcullis.runtime.jwks import KeysUnavailableError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.oauth import Grant, InvalidTokenError, TokenVerifier
@@ -155,7 +156,7 @@ class Api:
             if passed_over is None:
                 return response
             call.fields["passed_over"] = passed_over
-        self._request_log.write(**self._line(call, outcome, response.status_code, elapsed_s))
+        self._request_log.write(self._line(call, outcome, response.status_code, elapsed_s))
         return response
 
     def _line(self, call: Call, outcome: str, status: int, elapsed_s: float) -> dict[str, object]:
@@ -234,10 +235,7 @@ class Api:
             await self._refuse_batch(call, too_many)
         # The request itself has been counted.
         self._throttle.check(call.caller.client_id, time.monotonic(), cost=len(lines) - 1)
-        orders = await asyncio.to_thread(
-            lambda: [read_batch_line(call.caller, line) for _, line in lines]
-        )
-        results = await self._writer.submit(orders)
+        orders, results = await self._write_lines(call.caller, [line for _, line in lines])
         call.fields["orders"] = len(orders)
         if results and all(_is_unavailable(result) for result in results):
             raise ProblemError("unavailable", "no order of the batch could be kept")
@@ -249,6 +247,35 @@ class Api:
             msgspec.json.Encoder().encode_lines(answers), 200, media_type="application/x-ndjson"
         )
 
+    async def _write_lines(
+        self, caller: Caller, lines: Sequence[bytes]
+    ) -> tuple[list[NewRequest], list[Result]]:
+        """Write a group after the other, while the next is read.
+
+        Behind one that the database did not take none is tried: what is repeated stays in order.
+        """
+
+        async def read(start: int) -> list[NewRequest]:
+            some = lines[start : start + GROUP]
+            return await asyncio.to_thread(lambda: [read_batch_line(caller, line) for line in some])
+
+        orders: list[NewRequest] = []
+        results: list[Result] = []
+        lost: Result | None = None
+        ahead = await read(0)
+        while ahead:
+            orders += ahead
+            if lost is not None:
+                results += [lost] * len(ahead)
+                ahead = await read(len(orders))
+                continue
+            written, ahead = await asyncio.gather(self._writer.submit(ahead), read(len(orders)))
+            results += written
+            lost = next(
+                (one for one in written if _is_unavailable(one) and one != UNWRITABLE), None
+            )
+        return orders, results
+
     async def _refuse_batch(self, call: Call, refusal: Refusal) -> NoReturn:
         request = NewRequest(call.caller.client_id, None, "batch", {}, refusal=refusal)
         await self._commit(call, request)
@@ -257,17 +284,23 @@ class Api:
     def _log_batch(
         self, call: Call, orders: Sequence[NewRequest], results: Sequence[Result]
     ) -> None:
-        for order, result in zip(orders, results, strict=True):
-            outcome = _outcome(result)
-            self._request_log.write(
-                time=datetime.now(UTC),
-                call=order.kind,
-                client_id=call.caller.client_id,
-                batch=True,
-                **_fields_of(order, result),
-                outcome=outcome,
+        now, client_id = datetime.now(UTC), call.caller.client_id
+        about = [
+            (order.kind, _outcome(result), _fields_of(order, result))
+            for order, result in zip(orders, results, strict=True)
+        ]
+        self._request_log.write(
+            *(
+                {"time": now, "call": kind, "client_id": client_id, "batch": True}
+                | fields
+                | {"outcome": outcome}
+                for kind, outcome, fields in about
             )
-            metrics.ORDERS.labels(order.kind, outcome).inc()
+        )
+        for (kind, outcome), count in Counter(
+            (kind, outcome) for kind, outcome, _ in about
+        ).items():
+            metrics.ORDERS.labels(kind, outcome).inc(count)
 
     async def _request_by_id(self, call: Call) -> Response:
         _require(call, "read")

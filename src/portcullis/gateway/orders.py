@@ -1,7 +1,6 @@
 """Orders as they arrive: their shapes, and from bytes to canonical values (pure)."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,7 +17,6 @@ MAX_TEXT_CHARS = 1000
 _MAX_TRANSACTION_CHARS = 64
 _LAST_TIME = 2**32 - 2
 _SNIPPET_CHARS = 2000
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 _REQUEST_ID = re.compile("[0-9a-f]{32}")
 
 DeviceId = Annotated[
@@ -264,7 +262,7 @@ def _canonical(caller: Caller, kind: str, order: Order) -> NewRequest:
 
 def body_hash(kind: str, body: Mapping[str, object]) -> bytes:
     """SHA-256 over kind and canonical values: what makes two requests the same order."""
-    return hashlib.sha256(_CANONICAL.encode([kind, body]).encode()).digest()
+    return hashlib.sha256(msgspec.json.encode([kind, body], order="sorted")).digest()
 
 
 def is_transaction_id(value: object) -> bool:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,14 +44,19 @@ class RequestLog:
         except OSError as error:
             self._in_trouble(error)
 
-    def write(self, **line: object) -> None:
-        """Write one line; what is None is left out."""
-        kept = {name: value for name, value in line.items() if value is not None}
+    def write(self, *lines: Mapping[str, object]) -> None:
+        """Write lines; what is None is left out."""
+        encoded = [
+            msgspec.json.encode({name: value for name, value in line.items() if value is not None})
+            + b"\n"
+            for line in lines
+        ]
         with self._lock:
-            self._waiting.append(msgspec.json.encode(kept) + b"\n")
-            if len(self._waiting) > MAX_WAITING_LINES:
+            self._waiting += encoded
+            lost = max(len(self._waiting) - MAX_WAITING_LINES, 0)
+            for _ in range(lost):
                 self._waiting.popleft()
-                metrics.REQUEST_LOG_LOST.inc()
+            metrics.REQUEST_LOG_LOST.inc(lost)
             self._write_waiting()
 
     def retry(self) -> None:

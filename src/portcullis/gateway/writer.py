@@ -22,6 +22,14 @@ GROUP = 500
 
 log = get_logger("portcullis.gateway")
 
+
+def _unavailable(why: str) -> Refused:
+    return Refused("unavailable", why)
+
+
+UNWRITABLE = _unavailable("the order could not be written")
+"""It alone: the database took its neighbours."""
+
 _Waiting = tuple[NewRequest, "asyncio.Future[Result]"]
 
 
@@ -133,7 +141,7 @@ class Writer:
                 for alone in group:
                     self._write([alone])
                 return
-            results = [_unavailable("the order could not be written")]
+            results = [UNWRITABLE]
         else:
             metrics.GROUPS.inc()
             if self._trouble is not None:
@@ -148,7 +156,3 @@ class Writer:
                     future.set_result(result)
 
         self._loop.call_soon_threadsafe(tell)
-
-
-def _unavailable(why: str) -> Refused:
-    return Refused("unavailable", why)

@@ -71,21 +71,15 @@ class Device:
     is_rehit: bool = False  # its messages are sealed again, too
     has_work: bool = False
     wanted: int = 0
-    state_wanted: int = 0
-    dirty_at: datetime | None = None
-    due_at: datetime | None = None
-    is_claimed: bool = False
-    is_raised: bool = False
+    raised: int = 0  # how many of `wanted` the group has added
+    state_raised: int = 0  # up to which of those the state is wanted; 0: it is not
 
-    def raise_wanted(self, now: datetime, *, state: bool) -> int:
+    def raise_wanted(self, *, state: bool) -> int:
         """Ask for an EMM that covers one order more; returns the order's number."""
         self.wanted += 1
+        self.raised += 1
         if state:
-            self.state_wanted = self.wanted
-        self.dirty_at = self.dirty_at or now
-        if not self.is_claimed:  # who holds the claim will see that more is wanted
-            self.due_at = now
-        self.is_raised = True
+            self.state_raised = self.raised
         return self.wanted
 
 
@@ -143,7 +137,7 @@ def _add_device(group: Group, request: Request) -> Effect:
         device.active, device.added_at, device.removed_at = True, group.now, None
         device.loses_all = True
     device.is_changed = True
-    return Effect(device_id, device.raise_wanted(group.now, state=True))
+    return Effect(device_id, device.raise_wanted(state=True))
 
 
 def _remove_device(group: Group, request: Request) -> Effect:
@@ -152,7 +146,7 @@ def _remove_device(group: Group, request: Request) -> Effect:
     device.is_changed = device.loses_all = True
     device.held.clear()
     device.windows.clear()
-    wanted = device.raise_wanted(group.now, state=True)
+    wanted = device.raise_wanted(state=True)
     device.removed_messages_below = wanted
     return Effect(device.device_id, wanted)
 
@@ -169,7 +163,7 @@ def _add_entitlement(group: Group, request: Request) -> Effect:
         raise Refusal("invalid_value", f"a device holds {MAX_ENTITLEMENTS} entitlements at most")
     device.windows[product_id] = (starts_at, request.ends_at)
     device.held.add(product_id)
-    wanted = device.raise_wanted(group.now, state=True)
+    wanted = device.raise_wanted(state=True)
     return Effect(device.device_id, wanted, resolved={"starts_at": starts_at.isoformat()})
 
 
@@ -180,7 +174,7 @@ def _remove_entitlement(group: Group, request: Request) -> Effect:
         raise Refusal("unknown_product", f"product {product_id} is not in the catalogue")
     device.windows[product_id] = None
     device.held.discard(product_id)
-    return Effect(device.device_id, device.raise_wanted(group.now, state=True))
+    return Effect(device.device_id, device.raise_wanted(state=True))
 
 
 def _generate_osm(group: Group, request: Request) -> Effect:
@@ -189,7 +183,7 @@ def _generate_osm(group: Group, request: Request) -> Effect:
     expires_at = request.ends_at or min(starts_at + _MESSAGE_LIFE, _LAST_TIME)
     if expires_at <= starts_at:
         raise Refusal("invalid_window", "expires_at is not after starts_at")
-    wanted = device.raise_wanted(group.now, state=False)
+    wanted = device.raise_wanted(state=False)
     return Effect(
         device.device_id,
         wanted,
@@ -223,7 +217,7 @@ def _remove_osm(group: Group, request: Request) -> Effect:
     if message.expires_at <= group.now:
         raise Refusal("unknown_message", f"message {request.message_id} is over")
     group.removed_messages.add(message.message_id)
-    return Effect(device.device_id, device.raise_wanted(group.now, state=False), message.message_id)
+    return Effect(device.device_id, device.raise_wanted(state=False), message.message_id)
 
 
 def _rehit(group: Group, request: Request) -> Effect:
@@ -235,7 +229,7 @@ def _rehit(group: Group, request: Request) -> Effect:
             "not_permitted", "the database was restored: the SMS repeats its orders first"
         )
     device.is_rehit = True
-    return Effect(device.device_id, device.raise_wanted(group.now, state=True))
+    return Effect(device.device_id, device.raise_wanted(state=True))
 
 
 def _put_product(group: Group, request: Request) -> Effect:

@@ -7,6 +7,7 @@ and all others in hex, so that nothing that came from outside can be read as SQL
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -48,11 +49,16 @@ def literal(value: Value) -> str:
         case bytes():
             return f"x'{value.hex()}'"
         case datetime():
-            return f"'{value.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'microseconds')}'"
+            return _time_literal(value)
         case str() if _HARMLESS.fullmatch(value):
             return f"'{value}'"
         case str():
             return f"CAST(x'{value.encode().hex()}' AS CHAR)"
+
+
+@lru_cache
+def _time_literal(value: datetime) -> str:
+    return f"'{value.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'microseconds')}'"
 
 
 def row_of(*values: Value) -> str:

@@ -1,12 +1,26 @@
 """What a group of orders depends on, read and locked; what it changed, written."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Column, Connection, Row, Table, delete, or_, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Row,
+    Table,
+    Update,
+    and_,
+    case,
+    delete,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from portcullis.store.applying import Device, Group, Refusal, Request
-from portcullis.store.bulk import Value, get, is_one_of, put, row_of
+from portcullis.store.bulk import get, is_one_of, put, row_of
 from portcullis.store.database import database_now
 from portcullis.store.recovery import is_recovering
 from portcullis.store.schema import (
@@ -90,23 +104,11 @@ def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict
         for device_id, active, added_at, removed_at, blacklisted_at in zip(*found, strict=True)
     }
     work = device_work.c
-    of_work = (work.device_id, work.wanted, work.state_wanted, work.priority, work.dirty_at)
     found = get(
-        connection,
-        (*of_work, work.due_at, work.claim_token),
-        is_one_of(work.device_id, by_id),
-        lock=True,
+        connection, (work.device_id, work.wanted), is_one_of(work.device_id, by_id), lock=True
     )
-    for device_id, wanted, state_wanted, priority, dirty_at, due_at, token in zip(
-        *found, strict=True
-    ):
-        device = by_id[device_id]
-        device.wanted, device.state_wanted = wanted, state_wanted
-        device.has_work = True
-        # An order has waited since it came, not since a re-key before it.
-        device.dirty_at = dirty_at if priority == PRIORITY_ORDER else None
-        device.due_at = due_at
-        device.is_claimed = token is not None
+    for device_id, wanted in zip(*found, strict=True):
+        by_id[device_id].has_work, by_id[device_id].wanted = True, wanted
     return by_id
 
 
@@ -117,31 +119,15 @@ def _rows(
     return connection.execute(select(table).where(column.in_(wanted))).all() if wanted else []
 
 
-_WORK_CHANGES = (
-    *("wanted", "state_wanted", "cause", "priority", "dirty_at", "due_at"),
-    *("tries", "failed_at", "last_error"),
-)
-_OF_A_NEW_DEVICE: Mapping[str, Value] = {
-    "sealed": 0,
-    "state_sealed": 0,
-    "epoch": 0,
-    "sequence": 0,
-    "held": "{}",
-}
-_WORK_COLUMNS = ("device_id", *_WORK_CHANGES, *_OF_A_NEW_DEVICE)
-
-
 def save(connection: Connection, group: Group) -> None:
     """Write what the group changed, its new messages excepted."""
-    raised = [device for device in group.devices.values() if device.is_raised]
+    raised = [device for device in group.devices.values() if device.raised]
     _write_devices(connection, [device for device in raised if device.is_changed])
     _write_entitlements(connection, group, raised)
     _remove_messages(connection, group, raised)
     _seal_messages_again(connection, group, raised)
+    _write_work(connection, group, raised)
     # A plain insert for what is new: another gateway's row is a duplicate key, not overwritten.
-    for has_work in (False, True):
-        rows = [_work_row(device) for device in raised if device.has_work == has_work]
-        put(connection, device_work, _WORK_COLUMNS, rows, _WORK_CHANGES if has_work else ())
     for is_new in (True, False):
         rows = [
             row_of(product_id, group.products[product_id], group.now)
@@ -226,9 +212,45 @@ def _seal_messages_again(connection: Connection, group: Group, raised: Sequence[
     )
 
 
-def _work_row(device: Device) -> str:
-    changes = (
-        *(device.wanted, device.state_wanted, "order", PRIORITY_ORDER),
-        *(device.dirty_at, device.due_at, 0, None, None),
+def _write_work(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
+    """Have the EMMG cover the orders: a row for each new device, others raised where they are."""
+    at = group.now
+    fresh = [
+        row_of(one.device_id, one.wanted, one.state_raised, "order", PRIORITY_ORDER, at, at, *_NONE)
+        for one in raised
+        if not one.has_work
+    ]
+    put(connection, device_work, _WORK_COLUMNS, fresh)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for one in raised:
+        if one.has_work:
+            alike.setdefault((one.raised, one.state_raised), []).append(one.device_id)
+    for (count, state), ids in alike.items():
+        connection.execute(_raised(at, count, state).where(is_one_of(device_work.c.device_id, ids)))
+
+
+_NONE = (0, 0, 0, 0, 0, "{}")
+_WORK_COLUMNS = (
+    *("device_id", "wanted", "state_wanted", "cause", "priority", "dirty_at", "due_at"),
+    *("sealed", "state_sealed", "epoch", "sequence", "tries", "held"),
+)
+
+
+def _raised(at: datetime, count: int, state: int) -> Update:
+    """Work that `count` orders more want; the state is wanted up to the `state`th of them."""
+    work = device_work.c
+    waited = and_(work.priority == PRIORITY_ORDER, work.dirty_at.is_not(None))
+    # In this order: MySQL reads what stands before in the statement as changed already.
+    return update(device_work).ordered_values(
+        (work.state_wanted, work.wanted + state if state else work.state_wanted),
+        (work.wanted, work.wanted + count),
+        # An order has waited since it came, not since a re-key before it.
+        (work.dirty_at, case((waited, work.dirty_at), else_=at)),
+        # Who holds a claim will see that more is wanted.
+        (work.due_at, case((work.claim_token.is_(None), at), else_=work.due_at)),
+        (work.cause, "order"),
+        (work.priority, PRIORITY_ORDER),
+        (work.tries, 0),
+        (work.failed_at, None),
+        (work.last_error, None),
     )
-    return row_of(device.device_id, *changes, *_OF_A_NEW_DEVICE.values())

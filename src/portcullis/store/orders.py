@@ -10,13 +10,13 @@ tell whether it was done.
 """
 
 import itertools
-import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
@@ -38,7 +38,6 @@ from portcullis.store.group_rows import load, save
 from portcullis.store.schema import messages, requests, transactions
 
 ACCEPTED = "accepted"
-_JSON = json.JSONEncoder(ensure_ascii=False)
 _NOT_FOR_THIS_CLIENT = ("insufficient_scope", "not_permitted")
 
 
@@ -181,7 +180,7 @@ def _apply(
             effect = _effect(group, request, is_used=earlier is not None)
         except Refusal as refusal:
             row |= {"outcome": refusal.code, "detail": refusal.detail[:500]}
-            row["body"] = _JSON.encode(request.body)
+            row["body"] = _json(request.body)
             results.append(Refused(refusal.code, refusal.detail, request_id))
             continue
         if effect.message is not None:
@@ -190,7 +189,7 @@ def _apply(
             "device_id": effect.device_id,
             "message_id": effect.message_id,
             "wanted": effect.wanted,
-            "body": _JSON.encode({**request.body, **effect.resolved}),
+            "body": _json({**request.body, **effect.resolved}),
         }
         accepted = Accepted(request_id, group.now, effect.message_id, effect.created)
         results.append(accepted)
@@ -262,3 +261,7 @@ def _request_ids(now: datetime, count: int) -> list[str]:
         f"{high | (place & 0xFFF) << 64 | 0b10 << 62 | secrets.randbits(62):032x}"
         for place in range(count)
     ]
+
+
+def _json(body: Mapping[str, object]) -> str:
+    return msgspec.json.encode(body).decode()

@@ -141,13 +141,15 @@ class Console:
     def _note(self, request: Request, call: str, by: str, outcome: str, **fields: object) -> None:
         client = request.client
         self._request_log.write(
-            time=datetime.now(UTC),
-            call=call,
-            client_id=CLIENT,
-            by=by,
-            **{"from": client.host if client else None},
-            outcome=outcome,
-            **fields,
+            {
+                "time": datetime.now(UTC),
+                "call": call,
+                "client_id": CLIENT,
+                "by": by,
+                "from": client.host if client else None,
+                "outcome": outcome,
+                **fields,
+            }
         )
 
     async def _login_page(self, request: Request) -> Response:
