@@ -25,6 +25,7 @@ class NoDatabase:
     """Accepts whatever is valid."""
 
     is_alive = True
+    denied = None
 
     def __init__(self, *_: object) -> None:
         self.ended = asyncio.Event()

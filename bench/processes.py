@@ -56,7 +56,7 @@ def until(
     condition: Callable[[], bool],
     process: "subprocess.Popen[bytes]",
     log: Path,
-    seconds: float = 600,
+    seconds: float = 120,
 ) -> None:
     """Wait for a process to get somewhere; raises RuntimeError with its log if it does not."""
     end = time.monotonic() + seconds

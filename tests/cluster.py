@@ -48,6 +48,7 @@ ssl_cert = {shared}/127.0.0.1.pem
 ssl_key = {shared}/127.0.0.1.key
 loose_file_key_management_filename = {shared}/keys.enc
 loose_file_key_management_filekey = FILE:{shared}/keys.secret
+tmpdir = {home}
 innodb_buffer_pool_size = 64M
 innodb_log_file_size = 16M
 {more}

@@ -75,6 +75,7 @@ class MariaDb:
             "mariadbd",
             "--no-defaults",
             f"--datadir={data}",
+            f"--tmpdir={home}",  # a server that starts empties it: each has its own
             f"--socket={home}/s",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",

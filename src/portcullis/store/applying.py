@@ -91,9 +91,9 @@ class Group:
     devices: dict[int, Device]
     messages: Mapping[int, Any]
     with_key: set[int]
-    products: dict[int, str]
+    products: set[int]
     removed_messages: set[int] = field(default_factory=set)
-    named_products: dict[int, bool] = field(default_factory=dict)  # product → is new
+    named_products: dict[int, tuple[str, bool]] = field(default_factory=dict)  # name, is new
     awaits_resync: bool = False  # restored: what the tables say may have been revoked since
 
     def apply(self, request: Request) -> Effect:
@@ -235,8 +235,9 @@ def _rehit(group: Group, request: Request) -> Effect:
 def _put_product(group: Group, request: Request) -> Effect:
     product_id = _given(request.product_id)
     is_new = product_id not in group.products
-    group.named_products[product_id] = group.named_products.get(product_id, False) or is_new
-    group.products[product_id] = str(request.body["name"])
+    _, was_new = group.named_products.get(product_id, ("", False))
+    group.named_products[product_id] = (str(request.body["name"]), was_new or is_new)
+    group.products.add(product_id)
     return Effect(created=is_new)
 
 

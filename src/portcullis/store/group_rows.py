@@ -1,7 +1,6 @@
 """What a group of orders depends on, read and locked; what it changed, written."""
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import (
@@ -9,18 +8,16 @@ from sqlalchemy import (
     Connection,
     Row,
     Table,
-    Update,
-    and_,
-    case,
     delete,
-    or_,
     select,
+    text,
     tuple_,
     update,
 )
+from sqlalchemy.sql.elements import TextClause
 
 from portcullis.store.applying import Device, Group, Refusal, Request
-from portcullis.store.bulk import get, is_one_of, put, row_of
+from portcullis.store.bulk import get, is_one_of, literal, put, row_of
 from portcullis.store.database import database_now
 from portcullis.store.recovery import is_recovering
 from portcullis.store.schema import (
@@ -58,12 +55,13 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
             connection,
             (held.device_id, held.product_id),
             is_one_of(held.device_id, granted),
-            or_(held.ends_at.is_(None), held.ends_at > now),
+            text(f"(ends_at IS NULL OR ends_at > {literal(now)})"),
         ),
         strict=True,
     ):
         by_id[device_id].held.add(product_id)
-    added = {r.device_id for r in valid if r.kind == "adddevice"}
+    added = {r.device_id for r in valid if r.kind == "adddevice" and r.device_id is not None}
+    named = {r.product_id for r in valid if r.product_id is not None}
     return Group(
         now=now,
         devices=by_id,
@@ -72,20 +70,8 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
             row.message_id: row
             for row in _rows(connection, messages, messages.c.message_id, message_ids)
         },
-        with_key=set(
-            connection.execute(
-                select(keys.c.owner).where(keys.c.purpose == "device", keys.c.owner.in_(added))
-            ).scalars()
-        ),
-        products={
-            row.product_id: row.name
-            for row in _rows(
-                connection,
-                products,
-                products.c.product_id,
-                {r.product_id for r in valid if r.product_id is not None},
-            )
-        },
+        with_key=set(_ids(connection, keys.c.owner, added, text("purpose = 'device'"))),
+        products=set(_ids(connection, products.c.product_id, named)),
         awaits_resync=any(r.kind == "rehit" for r in valid) and is_recovering(connection),
     )
 
@@ -112,6 +98,13 @@ def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict
     return by_id
 
 
+def _ids(
+    connection: Connection, column: Column[Any], ids: Collection[int], *conditions: TextClause
+) -> list[int]:
+    """Which of the ids have a row."""
+    return get(connection, (column,), is_one_of(column, ids), *conditions)[0] if ids else []
+
+
 def _rows(
     connection: Connection, table: Table, column: Column[Any], values: Iterable[object]
 ) -> Sequence[Row[Any]]:
@@ -130,8 +123,8 @@ def save(connection: Connection, group: Group) -> None:
     # A plain insert for what is new: another gateway's row is a duplicate key, not overwritten.
     for is_new in (True, False):
         rows = [
-            row_of(product_id, group.products[product_id], group.now)
-            for product_id, was_new in group.named_products.items()
+            row_of(product_id, name, group.now)
+            for product_id, (name, was_new) in group.named_products.items()
             if was_new == is_new
         ]
         columns = ("product_id", "name", "created_at")
@@ -226,7 +219,7 @@ def _write_work(connection: Connection, group: Group, raised: Sequence[Device]) 
         if one.has_work:
             alike.setdefault((one.raised, one.state_raised), []).append(one.device_id)
     for (count, state), ids in alike.items():
-        connection.execute(_raised(at, count, state).where(is_one_of(device_work.c.device_id, ids)))
+        connection.exec_driver_sql(_raising(literal(at), count, state, ids))
 
 
 _NONE = (0, 0, 0, 0, 0, "{}")
@@ -236,21 +229,20 @@ _WORK_COLUMNS = (
 )
 
 
-def _raised(at: datetime, count: int, state: int) -> Update:
-    """Work that `count` orders more want; the state is wanted up to the `state`th of them."""
-    work = device_work.c
-    waited = and_(work.priority == PRIORITY_ORDER, work.dirty_at.is_not(None))
-    # In this order: MySQL reads what stands before in the statement as changed already.
-    return update(device_work).ordered_values(
-        (work.state_wanted, work.wanted + state if state else work.state_wanted),
-        (work.wanted, work.wanted + count),
+def _raising(at: str, count: int, state: int, ids: Sequence[int]) -> str:
+    """The statement that has `count` orders more covered; the state up to the `state`th of them.
+
+    MySQL reads a column that stands before in the statement as changed already.
+    """
+    changes = [
+        f"state_wanted = wanted + {state}" if state else "state_wanted = state_wanted",
+        f"wanted = wanted + {count}",
         # An order has waited since it came, not since a re-key before it.
-        (work.dirty_at, case((waited, work.dirty_at), else_=at)),
+        f"dirty_at = COALESCE(CASE WHEN priority = {PRIORITY_ORDER} THEN dirty_at END, {at})",
         # Who holds a claim will see that more is wanted.
-        (work.due_at, case((work.claim_token.is_(None), at), else_=work.due_at)),
-        (work.cause, "order"),
-        (work.priority, PRIORITY_ORDER),
-        (work.tries, 0),
-        (work.failed_at, None),
-        (work.last_error, None),
-    )
+        f"due_at = CASE WHEN claim_token IS NULL THEN {at} ELSE due_at END",
+        f"cause = 'order', priority = {PRIORITY_ORDER}",
+        "tries = 0, failed_at = NULL, last_error = NULL",
+    ]
+    where = is_one_of(device_work.c.device_id, ids)
+    return f"UPDATE device_work SET {', '.join(changes)} WHERE {where}"  # noqa: S608 (numbers)  # nosec B608

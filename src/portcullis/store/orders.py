@@ -23,10 +23,11 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from portcullis.runtime.errors import PortcullisError
 from portcullis.store.applying import Effect, Group, Refusal
-from portcullis.store.bulk import Value, put, row_of
+from portcullis.store.bulk import Value, literal, put, row_of
 from portcullis.store.chains import take_numbers
 from portcullis.store.database import (
     PATIENCE_S,
+    as_time,
     back_off,
     is_away,
     is_denied,
@@ -236,13 +237,20 @@ def _known_transactions(connection: Connection, batch: Sequence[NewRequest]) -> 
             by_client.setdefault(request.client_id, set()).add(request.transaction_id)
     known: _Known = {}
     for client_id, ids in by_client.items():
-        for row in connection.execute(
-            select(transactions).where(
-                transactions.c.client_id == client_id, transactions.c.transaction_id.in_(ids)
-            )
+        listed = ",".join(map(literal, ids))
+        for (
+            transaction_id,
+            body_hash,
+            request_id,
+            accepted_at,
+            message_id,
+        ) in connection.exec_driver_sql(
+            "SELECT transaction_id, body_hash, request_id, accepted_at, message_id"  # noqa: S608 (literals)  # nosec B608
+            f" FROM transactions WHERE client_id = {literal(client_id)}"
+            f" AND transaction_id IN ({listed})"
         ):
-            accepted = Accepted(row.request_id, row.accepted_at, row.message_id)
-            known[client_id, row.transaction_id] = (row.body_hash, accepted)
+            accepted = Accepted(request_id, as_time(accepted_at), message_id)
+            known[client_id, transaction_id] = (body_hash, accepted)
     return known
 
 
