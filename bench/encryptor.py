@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import raw_sealer
@@ -20,6 +21,7 @@ from portcullis.runtime.rpc.client import EncryptorClient
 _BATCH = 500
 _CALLS = 30  # other boxes in each: no KEK is found in the cache, as in a re-key
 _ROUNDS = 5
+_EPOCH = 32
 _MONITOR = "127.0.0.1:19103"
 
 
@@ -34,6 +36,40 @@ def _write_config(home: Path) -> Path:
         [*PORTCULLIS, "keys", "init", "--config", str(config)], check=True, capture_output=True
     )
     return config
+
+
+def states_of(
+    products: Sequence[pb.SealedKey], keys: Sequence[pb.SealedKey], now: int
+) -> pb.SealStatesRequest:
+    """What an EMMG asks to have sealed: a state for each device key, with all the products."""
+    boxes, entitlements = len(keys), len(keys) * len(products)
+    label = keys[0]
+    return pb.SealStatesRequest(
+        ca_system_id=0xFFF0,
+        utc=now,
+        product_keys=products,
+        grants=[
+            pb.Grant(product_id=product.owner, epoch=_EPOCH, key=index)
+            for index, product in enumerate(products)
+        ],
+        labels=[
+            pb.DeviceKeyLabel(
+                first_epoch=label.first_epoch,
+                last_epoch=label.last_epoch,
+                master_id=label.master_id,
+            )
+        ],
+        addresses=[key.owner for key in keys],
+        epochs=[0] * boxes,
+        numbers=[now] * boxes,
+        device_key_labels=[0] * boxes,
+        device_keys=[key.blob for key in keys],
+        active=[True] * boxes,
+        entitlements=[len(products)] * boxes,
+        entitlement_grants=list(range(len(products))) * boxes,
+        entitlement_starts_at=[0] * entitlements,
+        entitlement_ends_at=range(now + 10**6, now + 10**6 + entitlements),
+    )
 
 
 class Boxes:
@@ -68,24 +104,16 @@ class Boxes:
             for device in range(first, first + _BATCH)
         ]
 
-    def items(self, now: int) -> list[pb.SealItem]:
+    def states(self, now: int) -> pb.SealStatesRequest:
         """The next batch as the EMMG asks for it."""
-        state = pb.State(active=True, utc=now)
-        for index, product in enumerate(self.products):
-            state.entitlements.add(
-                product_id=product.owner, epoch=32, ends_at=now + 10**6 + index, key=index
-            )
-        return [
-            pb.SealItem(address=key.owner, epoch=0, number=now, device_key=key, state=state)
-            for key in self.keys()
-        ]
+        return states_of(self.products, self.keys(), now)
 
     def raw(self, now: int) -> bytes:
         """The next batch as the bare server takes it."""
         entitlements = [
             value
             for index, product in enumerate(self.products)
-            for value in (product.owner, 32, now + 10**6 + index)
+            for value in (product.owner, _EPOCH, now + 10**6 + index)
         ]
         return b"".join(
             raw_sealer.ITEM.pack(key.owner, now, key.blob, *entitlements) for key in self.keys()
@@ -97,12 +125,11 @@ def _through_rpc(client: EncryptorClient, boxes: Boxes, pid: int) -> Measured:
 
     def measured() -> float:
         now = int(time.time())
-        calls = [boxes.items(now) for _ in range(_CALLS)]
+        calls = [boxes.states(now) for _ in range(_CALLS)]
 
-        def work(mine: list[list[pb.SealItem]]) -> None:
-            for items in mine:
-                reply = client.seal(0xFFF0, boxes.products, items)
-                assert all(item.sections for item in reply.items)
+        def work(mine: list[pb.SealStatesRequest]) -> None:
+            for call in mine:
+                assert not client.seal_states(call).refusals
 
         threads = [threading.Thread(target=work, args=(calls[i::2],)) for i in range(2)]
         begun = cpu_s(pid)

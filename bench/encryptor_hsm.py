@@ -19,6 +19,7 @@ from pathlib import Path
 import pkcs11
 
 from bench import raw_sealer
+from bench.encryptor import states_of
 from bench.headend import init_keys
 from bench.mariadb import free_port
 from bench.measure import Measured, cpu_s, interleave
@@ -33,7 +34,6 @@ _BOXES = _BATCH * _CALLS
 _ROUNDS = 5
 _MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 _TOKEN, _PIN = "bench", "471147"
-_EPOCH = 32
 
 
 @dataclass
@@ -55,20 +55,11 @@ class Subject:
     def seal(self, calls: list[list[pb.SealedKey]]) -> float:
         """Seal a state of five products for each; CPU seconds of the encryptor an EMM."""
         now = int(time.time())
-        items = [[self._item(key, now) for key in keys] for keys in calls]
+        requests = [states_of(self.products, keys, now) for keys in calls]
         begun = cpu_s(self.pid)
-        for call in items:
-            reply = self.client.seal(0xFFF0, self.products, call)
-            assert all(item.sections for item in reply.items)
+        for request in requests:
+            assert not self.client.seal_states(request).refusals
         return (cpu_s(self.pid) - begun) / _BOXES
-
-    def _item(self, key: pb.SealedKey, now: int) -> pb.SealItem:
-        state = pb.State(active=True, utc=now)
-        for index, product in enumerate(self.products):
-            state.entitlements.add(
-                product_id=product.owner, epoch=_EPOCH, ends_at=now + 10**6 + index, key=index
-            )
-        return pb.SealItem(address=key.owner, epoch=0, number=now, device_key=key, state=state)
 
     def cold(self) -> float:
         """Boxes that were never sealed for."""

@@ -20,7 +20,7 @@ from tests.integration.encryptor_process import EncryptorProcess, seal_device_ke
 CALLS = 30_000 if IS_FULL else 600
 DEADLINE_S = 30.0
 SERVICE = "/portcullis.encryptor.v1.Encryptor/"
-METHODS = ("Seal", "MakeChain", "SameKeys", "Rewrap", "Verify", "Info", "Nothing")
+METHODS = ("Seal", "SealStates", "MakeChain", "SameKeys", "Rewrap", "Verify", "Info", "Nothing")
 STREAM = "ImportDeviceKeys"
 EXPECTED = {"OK", "INVALID_ARGUMENT", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 """The last: an import is refused while the one before it is still being cleared away."""
@@ -89,9 +89,42 @@ def odd_item(rng: Random, device_key: pb.SealedKey) -> pb.SealItem:
     return item
 
 
+def odd_states(rng: Random, device: pb.SealedKey, product: pb.SealedKey) -> pb.SealStatesRequest:
+    """States in columns, values out of every range; at times a column is too short."""
+    states, entitlements = rng.choice((0, 1, 3)), rng.choice((0, 1, 12))
+
+    def column(values: tuple[int, ...], length: int) -> list[int]:
+        return rng.choices(values, k=length if rng.random() < 0.98 else rng.randrange(5))
+
+    total = states * entitlements
+    return pb.SealStatesRequest(
+        ca_system_id=rng.choice((0xFFF0, *ODD)),
+        utc=rng.choice((1, 1, 1, *WIDE[:-1], -1, -(2**63))),
+        product_keys=[odd_key(rng, product) for _ in range(rng.choice((0, 1, 2)))],
+        grants=[
+            pb.Grant(product_id=101, epoch=rng.choice((1, *ODD)), key=rng.choice((0, 1)))
+            for _ in range(rng.choice((0, 1, 2)))
+        ],
+        labels=[
+            pb.DeviceKeyLabel(last_epoch=rng.choice((65_535, *ODD)), master_id=device.master_id)
+            for _ in range(rng.choice((0, 1, 2)))
+        ],
+        addresses=column((device.owner, device.owner, *WIDE), states),
+        epochs=column((1, *ODD), states),
+        numbers=column((1, *WIDE), states),
+        device_key_labels=column((0, 0, 1, 2**32 - 1), states),
+        device_keys=[odd_key(rng, device).blob for _ in range(states)],
+        active=column((0, 1), states),
+        entitlements=column((entitlements,) * 9 + ODD, states),
+        entitlement_grants=column((0, 0, 1, 2**32 - 1), total),
+        entitlement_starts_at=column((0, *WIDE[:-1], -1), total),
+        entitlement_ends_at=column((2**32, *WIDE[:-1], -1), total),
+    )
+
+
 def rubbish(rng: Random, device: pb.SealedKey, product: pb.SealedKey) -> bytes:
     """A request: meant for one of the calls, or for none; whole, or damaged."""
-    match rng.randrange(6):
+    match rng.randrange(8):
         case 0:
             return rng.randbytes(rng.choice((0, 1, 10, 300, 70_000)))
         case 1:
@@ -109,6 +142,8 @@ def rubbish(rng: Random, device: pb.SealedKey, product: pb.SealedKey) -> bytes:
         case 3:
             sealed = [odd_key(rng, rng.choice((device, product))) for _ in range(3)]
             request = pb.RewrapRequest(keys=sealed).SerializeToString()  # as Verify's is
+        case 4 | 5:
+            request = odd_states(rng, device, product).SerializeToString()
         case _:
             request = pb.SealRequest(
                 ca_system_id=rng.choice(ODD),

@@ -76,6 +76,32 @@ def seal(loot: Loot, address: int, key: pb.SealedKey, *products: pb.SealedKey) -
     return reply.code
 
 
+def states(address: int, key: pb.SealedKey) -> pb.SealStatesRequest:
+    """A call for one state, in columns."""
+    label = pb.DeviceKeyLabel(
+        first_epoch=key.first_epoch, last_epoch=key.last_epoch, master_id=key.master_id
+    )
+    return pb.SealStatesRequest(
+        ca_system_id=CAS,
+        utc=NOW,
+        labels=[label],
+        addresses=[address],
+        epochs=[0],
+        numbers=[NOW],
+        device_key_labels=[0],
+        device_keys=[key.blob],
+        active=[True],
+        entitlements=[0],
+    )
+
+
+def seal_states(loot: Loot, address: int, key: pb.SealedKey) -> str:
+    """Ask for a state of `address` in columns; the code of its refusal."""
+    reply = loot.client.seal_states(states(address, key))
+    assert not reply.sections
+    return reply.refusals[0].code
+
+
 def rewrap(loot: Loot, key: pb.SealedKey) -> str:
     """Have a row sealed anew under what it now says; what it is refused for."""
     (reply,) = loot.client.rewrap([key])
@@ -99,6 +125,18 @@ ATTEMPTS: dict[str, tuple[str, Callable[[Loot], str]]] = {
     "a row moved to the own box": (
         "not_sealed_here",
         lambda x: seal(x, OWN, changed(x.victim, owner=OWN)),
+    ),
+    "another box's row for the own box, in columns": (
+        "not_sealed_here",
+        lambda x: seal_states(x, OWN, x.victim),
+    ),
+    "a product key as a device key, in columns": (
+        "not_sealed_here",
+        lambda x: seal_states(x, 7, changed(x.product, first_epoch=0)),
+    ),
+    "the import key as a device key, in columns": (
+        "not_sealed_here",
+        lambda x: seal_states(x, OWN, changed(x.import_key, last_epoch=65535)),
     ),
     "a product key as a device key": (
         "wrong_owner",
@@ -192,6 +230,8 @@ def test_no_answer_of_any_call_holds_a_key(loot: Loot) -> None:
     item = pb.SealItem(address=VICTIM, number=NOW, device_key=loot.victim, state=state)
     answers = [
         client.seal(CAS, [loot.product], [item]).SerializeToString(),
+        client.seal_states(states(VICTIM, loot.victim)).SerializeToString(),
+        client.seal_states(states(OWN, loot.victim)).SerializeToString(),
         client.make_chain(9, 1, 64).SerializeToString(),
         *(one.SerializeToString() for one in client.rewrap([loot.victim, loot.import_key])),
         *(error.encode() for error in client.verify([loot.victim, changed(loot.own, owner=3)])),

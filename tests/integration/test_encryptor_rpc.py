@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -18,6 +19,7 @@ from portcullis.keys import init_masters
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import (
     EncryptorClient,
+    EncryptorDeclinesError,
     EncryptorError,
     EncryptorUnavailableError,
 )
@@ -111,6 +113,33 @@ def test_a_batch_of_500_comes_back_in_order_and_every_box_opens_its_own(
     assert 0 <= info.clock_us - reply.clock_us < 10_000_000
 
 
+def test_states_in_columns_come_back_in_order_and_every_box_opens_its_own(
+    client: EncryptorClient,
+) -> None:
+    """Another box's row opens for none."""
+    keys = [item.device_key for item in items_for(client, 500)]
+    blobs = [key.blob for key in keys]
+    blobs[3] = blobs[4]
+    request = pb.SealStatesRequest(
+        ca_system_id=CAS,
+        utc=1_700_000_000,
+        labels=[pb.DeviceKeyLabel(last_epoch=65535, master_id="m1")],
+        addresses=[key.owner for key in keys],
+        epochs=[0] * 500,
+        numbers=[1_700_000_000] * 500,
+        device_key_labels=[0] * 500,
+        device_keys=blobs,
+        active=[True] * 500,
+        entitlements=[0] * 500,
+    )
+    reply = client.seal_states(request)
+    assert [(one.place, one.code) for one in reply.refusals] == [(3, "not_sealed_here")]
+    assert list(reply.parts) == [1] * 3 + [0] + [1] * 496
+    for key, section in zip(keys[:3] + keys[4:], reply.sections, strict=True):
+        kek = derive_kek(key.owner.to_bytes(16, "big"), CAS, key.owner, 0)
+        assert State.from_payload(open_set(kek, [section])).active
+
+
 def test_keys_are_rewrapped_each_answered_on_its_own(client: EncryptorClient) -> None:
     """Keys are rewrapped each answered on its own."""
     good = client.make_chain(7, 1, 64)
@@ -128,6 +157,23 @@ def test_a_call_that_is_itself_at_fault_is_refused_for_good(client: EncryptorCli
     assert not isinstance(caught.value, EncryptorUnavailableError)
     with pytest.raises(EncryptorError, match="1001 items"):
         client.seal(CAS, [], [pb.SealItem()] * 1001)
+    with pytest.raises(EncryptorError, match="1001 items"):
+        client.seal_states(pb.SealStatesRequest(addresses=[1] * 1001))
+    with pytest.raises(EncryptorError, match="not of one length"):
+        client.seal_states(pb.SealStatesRequest(addresses=[1]))
+    with pytest.raises(EncryptorError, match="16 bits"):
+        client.seal_states(pb.SealStatesRequest(ca_system_id=0x10000))
+
+
+def test_an_encryptor_that_does_not_know_a_call_declines_it(tmp_path: Path) -> None:
+    """One of the release before: it is not away over a device."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    address = f"unix:{tmp_path}/before.sock"
+    server.add_insecure_port(address)
+    server.start()
+    with EncryptorClient(address) as client, pytest.raises(EncryptorDeclinesError):
+        client.seal_states(pb.SealStatesRequest())
+    server.stop(0)
 
 
 def test_a_request_that_cannot_be_read_is_the_callers_fault(client: EncryptorClient) -> None:

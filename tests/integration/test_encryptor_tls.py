@@ -36,6 +36,7 @@ KEY = pb.SealedKey(purpose=pb.SealedKey.DEVICE, owner=1)
 MAKE = pb.ChangeMasterRequest.MAKE
 REQUESTS: dict[str, Callable[[EncryptorClient], object]] = {
     "Seal": lambda client: client.seal(1, [], []),
+    "SealStates": lambda client: client.seal_states(pb.SealStatesRequest()),
     "MakeChain": lambda client: client.make_chain(7, 1, 64),
     "ImportDeviceKeys": lambda client: seal_device_keys(client, [(1, bytes(16))]),
     "SameKeys": lambda client: client.same_keys([(KEY, KEY)]),
@@ -45,8 +46,8 @@ REQUESTS: dict[str, Callable[[EncryptorClient], object]] = {
     "Info": lambda client: client.info(),
 }
 MAY = {
-    "emmg-1": {"Seal", "Info"},
-    "emmg-2": {"Seal", "Info"},
+    "emmg-1": {"Seal", "SealStates", "Info"},
+    "emmg-2": {"Seal", "SealStates", "Info"},
     "scheduler": {"MakeChain", "Info"},
     "operator": {"ImportDeviceKeys", "SameKeys", "Rewrap", "Verify", "ChangeMaster", "Info"},
     "stranger": set(),

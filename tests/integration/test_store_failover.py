@@ -260,10 +260,18 @@ class _Sealer:
         self, ca_system_id: int, product_keys: Sequence[pb.SealedKey], items: Sequence[pb.SealItem]
     ) -> pb.SealReply:
         del ca_system_id, product_keys
-        self._before()
-        now_us = int(datetime.now(UTC).timestamp() * 1e6)
         answers = [pb.Sealed(sections=[b"section"]) for _ in items]
-        return pb.SealReply(clock_us=now_us, items=answers)
+        return pb.SealReply(clock_us=self._clock_us(), items=answers)
+
+    def seal_states(self, request: pb.SealStatesRequest) -> pb.SealStatesReply:
+        states = len(request.addresses)
+        return pb.SealStatesReply(
+            clock_us=self._clock_us(), parts=[1] * states, sections=[b"section"] * states
+        )
+
+    def _clock_us(self) -> int:
+        self._before()
+        return int(datetime.now(UTC).timestamp() * 1e6)
 
 
 def test_an_emmg_takes_its_batch_up_again_after_a_failover(

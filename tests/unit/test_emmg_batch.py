@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from portcullis.emm import Kind
-from portcullis.emmg.batch import build_batch, epoch_for, read_reply
+from portcullis.emm import OPEN_END, Kind
+from portcullis.emmg import batch as emmg_batch
+from portcullis.emmg.batch import Batch, epoch_for, read_reply
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.to_seal import Orders, Window, begins_at
 from portcullis.store.work import Claimed
@@ -69,16 +70,24 @@ def message(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 (columns)
     } | changes
 
 
+def build_batch(claims: list[Claimed], ordered: Orders) -> Batch:
+    """Build a batch."""
+    return emmg_batch.build_batch(claims, ordered, 0xFFF0)
+
+
 def test_a_state_names_products_epochs_and_windows() -> None:
     """A start goes on air only while it lies ahead."""
     later = Window(101, NOW + HOUR, None)
     now = build_batch([claimed()], orders())
     ahead = build_batch([claimed()], orders(entitlements={7: [later]}))
-    (entitlement,) = now.items[0].state.entitlements
-    assert (entitlement.epoch, entitlement.HasField("starts_at")) == (3, False)
-    (entitlement,) = ahead.items[0].state.entitlements
-    assert entitlement.starts_at == int((NOW + HOUR).timestamp())
-    assert not entitlement.HasField("ends_at")
+    (grant,) = now.states.grants
+    assert (grant.product_id, grant.epoch, grant.key) == (101, 3, 0)
+    hour = int((NOW + HOUR).timestamp())
+    assert (now.states.utc, list(now.states.active)) == (int(NOW.timestamp()), [True])
+    assert list(now.states.entitlement_starts_at) == [0]
+    assert list(now.states.entitlement_ends_at) == [hour]
+    assert list(ahead.states.entitlement_starts_at) == [hour]
+    assert list(ahead.states.entitlement_ends_at) == [OPEN_END]
 
 
 def test_what_begins_with_its_order_waits_for_no_clock() -> None:
@@ -89,33 +98,49 @@ def test_what_begins_with_its_order_waits_for_no_clock() -> None:
         [claimed()],
         orders(now=now, entitlements={7: [since_order]}, messages={7: [message()]}),
     )
-    [entitlement] = asked.items[0].state.entitlements
-    assert not entitlement.HasField("starts_at")
-    assert [draft.starts_at for draft in asked.drafts] == [None, None]
+    assert list(asked.states.entitlement_starts_at) == [0]
+    drafts = [*asked.state_drafts, *asked.item_drafts]
+    assert [draft.starts_at for draft in drafts] == [None, None]
     planned = build_batch(
         [claimed(seals_state=False)],
         orders(now=now, messages={7: [message(ordered_at=now)]}),
     )
-    assert [draft.starts_at for draft in planned.drafts] == [NOW]
+    assert [draft.starts_at for draft in planned.item_drafts] == [NOW]
 
 
 def test_a_product_key_is_sent_once_for_many_boxes() -> None:
-    """Items refer to it by index."""
+    """States refer to it by index, and to what else they have in common."""
     many = orders(
         active={7: True, 8: True},
         entitlements={n: orders().entitlements[7] for n in (7, 8)},
         device_keys={n: device_key(n) for n in (7, 8)},
     )
     batch = build_batch([claimed(7), claimed(8)], many)
-    assert len(batch.product_keys) == 1
-    assert [item.state.entitlements[0].key for item in batch.items] == [0, 0]
+    states = batch.states
+    assert (len(states.product_keys), len(states.grants), len(states.labels)) == (1, 1, 1)
+    assert list(states.addresses) == [7, 8]
+    assert list(states.entitlements) == [1, 1]
+    assert list(states.entitlement_grants) == list(states.device_key_labels) == [0, 0]
+
+
+def test_a_box_that_waits_for_a_key_leaves_nothing_in_the_columns() -> None:
+    """Its second product has no chain yet."""
+    many = orders(
+        active={7: True, 8: True},
+        entitlements={7: [Window(101, None, None), Window(102, None, None)], 8: []},
+        device_keys={n: device_key(n) for n in (7, 8)},
+    )
+    states = build_batch([claimed(7), claimed(8)], many).states
+    assert list(states.addresses) == [8]
+    assert list(states.entitlements) == [0]
+    assert not states.entitlement_grants
 
 
 def test_a_removed_box_is_told_so_without_any_key() -> None:
     """What it held is remembered, so that the scheduler knows how long to tell it."""
     batch = build_batch([claimed()], orders(active={7: False}))
-    assert not batch.items[0].state.active
-    assert len(batch.items[0].state.entitlements) == 0
+    assert list(batch.states.active) == [False]
+    assert list(batch.states.entitlements) == [0]
     assert batch.held == {7: {101: 2}}
 
 
@@ -149,22 +174,38 @@ def test_answers_find_their_claims() -> None:
         device_keys={n: device_key(n) for n in (7, 8, 9)},
     )
     batch = build_batch([claimed(7), claimed(8), claimed(9, seals_state=False)], two)
-    reply = pb.SealReply(
-        items=[
-            pb.Sealed(sections=[b"state"]),
-            pb.Sealed(error="too long", code="too_large"),
-            pb.Sealed(sections=[b"state"]),
-        ]
-    )
-    finished, refused = read_reply(batch, reply.items)
+    states = pb.SealStatesReply(parts=[1, 1], sections=[b"state", b"state"])
+    answers = [pb.Sealed(error="too long", code="too_large")]
+    finished, refused = read_reply(batch, states, answers)
     assert refused == {7: "too_large: too long"}
     assert [(done.claimed.device_id, len(done.emms)) for done in finished] == [(8, 1), (9, 0)]
     (emm,) = finished[0].emms
     assert (emm.kind, emm.number, emm.covers) == (Kind.STATE, 1_777_000_000, 5)
 
 
+def test_a_state_that_is_refused_is_not_written_and_its_neighbours_have_their_own_sections() -> (
+    None
+):
+    """Of a message that was sealed for the same box neither."""
+    three = orders(
+        messages={8: [message()]},
+        active=dict.fromkeys((7, 8, 9), True),
+        device_keys={n: device_key(n) for n in (7, 8, 9)},
+    )
+    batch = build_batch([claimed(7), claimed(8), claimed(9)], three)
+    states = pb.SealStatesReply(
+        parts=[2, 0, 1],
+        sections=[b"1 of 2", b"2 of 2", b"only"],
+        refusals=[pb.Refusal(place=1, code="not_sealed_here", error="moved")],
+    )
+    finished, refused = read_reply(batch, states, [pb.Sealed(sections=[b"message"])])
+    assert refused == {8: "not_sealed_here: moved"}
+    written = {done.claimed.device_id: [emm.sections for emm in done.emms] for done in finished}
+    assert written == {7: [[b"1 of 2", b"2 of 2"]], 9: [[b"only"]]}
+
+
 def test_an_answer_too_few_is_our_fault_and_loud() -> None:
     """Never match an answer to the wrong box."""
     batch = build_batch([claimed()], orders())
     with pytest.raises(ValueError, match="zip"):
-        read_reply(batch, [])
+        read_reply(batch, pb.SealStatesReply(), [])

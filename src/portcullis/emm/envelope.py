@@ -10,7 +10,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 from numpy.typing import NDArray
 
@@ -89,6 +89,8 @@ _HEADER_AND_NONCE = np.dtype(
 
 _HEAD = struct.Struct(f"{HEADER_BYTES}s{_NONCE_BYTES}s")
 _DEK = struct.Struct(f"{DEK_BYTES}s")
+_SHA256 = SHA256()
+_EXTRACT = HMAC(bytes(32), _SHA256)
 
 
 def derive_kek(device_key: bytes, ca_system_id: int, address: int, epoch: int) -> bytes:
@@ -99,7 +101,12 @@ def derive_kek(device_key: bytes, ca_system_id: int, address: int, epoch: int) -
         + address.to_bytes(5, "big")
         + epoch.to_bytes(2, "big")
     )
-    return HKDF(SHA256(), 32, None, info).derive(device_key)
+    # RFC 5869: without a salt the extraction's key is zeros; 32 bytes are one block's.
+    extract = _EXTRACT.copy()
+    extract.update(device_key)
+    expand = HMAC(extract.finalize(), _SHA256)
+    expand.update(info + b"\1")
+    return expand.finalize()
 
 
 def split_payload(payload: bytes) -> Sequence[bytes]:
@@ -140,26 +147,60 @@ def set_of(
     return EmmSet(kek, address, kind, epoch, number, payload)
 
 
+class EmmColumns(NamedTuple):
+    """Many payloads, where they go and under which keys, a place each; all must be `in_range`."""
+
+    keks: Sequence[bytes]
+    addresses: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    payloads: Sequence[bytes]
+
+
+_NONE: tuple[tuple[()], ...] = ((),) * len(EmmColumns._fields)
+
+
+def in_range(
+    addresses: NDArray[np.uint64], epochs: NDArray[np.uint32], numbers: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """Where the header has room for all three."""
+    return (addresses <= MAX_ADDRESS) & (epochs <= _MAX_EPOCH) & (numbers <= _MAX_NUMBER)
+
+
 def seal_sets(sets: Sequence[EmmSet], random: bytes) -> list[list[bytes]]:
-    """Seal each set into its sections, part 1 first.
+    """Seal each set into its sections, part 1 first; as `seal_columns`."""
+    keks, addresses, kinds, epochs, numbers, payloads = zip(*sets, strict=True) if sets else _NONE
+    emms = EmmColumns(
+        keks,
+        _integers(addresses),
+        _integers(kinds),
+        _integers(epochs),
+        _integers(numbers),
+        payloads,
+    )
+    return seal_columns(emms, random)
+
+
+def seal_columns(emms: EmmColumns, random: bytes) -> list[list[bytes]]:
+    """Seal each payload into the sections of its set, part 1 first.
 
     `random` is DEK_BYTES fresh random bytes for each set, in order. A data encryption key seals
     one set and nothing else, ever: the nonce repeats between a state and a message of the same
     number. Raises ValueError if `random` is not that long.
     """
-    if len(random) != DEK_BYTES * len(sets):
-        raise ValueError(f"{len(random)} random bytes for {len(sets)} sets")
-    if not sets:
+    keks, *columns, payloads = emms
+    if len(random) != DEK_BYTES * len(payloads):
+        raise ValueError(f"{len(random)} random bytes for {len(payloads)} sets")
+    if not payloads:
         return []
-    keks, addresses, kinds, epochs, numbers, payloads = zip(*sets, strict=True)
     deks = [dek for (dek,) in _DEK.iter_unpack(random)]
     # All keys, then all ciphers, each used as soon as it is made: in the CPU's caches.
     wrapped = list(map(aes_key_wrap, keks, deks))
     ciphers: Iterable[AESGCM] = map(AESGCM, deks)
     shares: Sequence[bytes] = payloads
     sizes = _integers(list(map(len, payloads)))
-    columns = [_integers(one) for one in (addresses, kinds, epochs, numbers)]
-    part = parts = counts = np.ones(len(sets), np.int64)
+    part = parts = counts = np.ones(len(payloads), np.int64)
     if sizes.max() > _PACKET_SHARES[0]:
         cut = list(map(split_payload, payloads))
         counts = _integers(list(map(len, cut)))
@@ -181,7 +222,7 @@ def seal_sets(sets: Sequence[EmmSet], random: bytes) -> list[list[bytes]]:
             _HEAD.iter_unpack(heads), wrapped, ciphers, shares, strict=True
         )
     ]
-    if len(sections) == len(sets):
+    if len(sections) == len(payloads):
         return [[section] for section in sections]
     starts = (np.cumsum(counts) - counts).tolist()
     return [sections[at : at + n] for at, n in zip(starts, counts.tolist(), strict=True)]

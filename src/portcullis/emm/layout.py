@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from portcullis.emm.errors import EmmFormatError
 
 OPEN_END = 0xFFFFFFFF
@@ -62,6 +65,32 @@ def state_payload(
             value = b"".join(records[start : start + most])
             pieces += (bytes((tlv_type, len(value))), value)
     return b"".join(pieces)
+
+
+RECORD_IN_FORCE = np.dtype([("head", "V3"), ("ends_at", ">u4"), ("key", "V16")])
+MAX_PLAIN_RECORDS = 255 // RECORD_BYTES[TLV_IN_FORCE]
+_PLAIN_HEADS = [b""] + [
+    bytes((TLV_IN_FORCE, count * RECORD_BYTES[TLV_IN_FORCE]))
+    for count in range(1, MAX_PLAIN_RECORDS + 1)
+]
+
+
+def plain_state_payloads(
+    utc: int, active: Sequence[bool], counts: Sequence[int], records: NDArray[np.void]
+) -> list[bytes]:
+    """The payloads of states whose entitlements are all in force and fit one TLV.
+
+    Each has the next of `counts` of the `records` (RECORD_IN_FORCE). OverflowError for a `utc` out
+    of its range.
+    """
+    openings = [bytes((flag,)) + utc.to_bytes(4, "big") for flag in (False, True)]
+    data = records.tobytes()
+    payloads, at = [], 0
+    for flag, count in zip(active, counts, strict=True):
+        end = at + count * RECORD_BYTES[TLV_IN_FORCE]
+        payloads.append(openings[flag] + _PLAIN_HEADS[count] + data[at:end])
+        at = end
+    return payloads
 
 
 def _record_from(tlv_type: int, data: bytes) -> EntitlementRecord:

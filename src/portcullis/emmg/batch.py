@@ -1,12 +1,12 @@
 """Pure: from claims and orders to what the encryptor is asked, and from its answer to EMMs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import RowMapping
 
-from portcullis.emm import Kind
+from portcullis.emm import OPEN_END, Kind
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.keys import sealed_key
 from portcullis.store.to_seal import Orders, begins_at
@@ -43,11 +43,13 @@ class Draft:
 
 @dataclass
 class Batch:
-    """What the encryptor is asked, with what its items stand for, index by index."""
+    """What the encryptor is asked, with what its states and items stand for, place by place."""
 
-    product_keys: list[pb.SealedKey] = field(default_factory=list)
+    states: pb.SealStatesRequest
+    state_drafts: list[Draft] = field(default_factory=list)
     items: list[pb.SealItem] = field(default_factory=list)
-    drafts: list[Draft] = field(default_factory=list)
+    """Messages and withdrawals."""
+    item_drafts: list[Draft] = field(default_factory=list)
     idle: list[Claimed] = field(default_factory=list)
     """Claimed, but nothing is to be sealed: a message that was over before its turn."""
     waiting: dict[int, str] = field(default_factory=dict)
@@ -61,10 +63,10 @@ class _WaitsForKeyError(Exception):
     """A product has no chain yet."""
 
 
-def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
+def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) -> Batch:
     """Lay a batch of claims out as one request."""
-    batch = Batch()
-    key_index: dict[tuple[int, int], int] = {}
+    states = _States(ca_system_id, orders.now)
+    batch = Batch(states.request)
     for claimed in claims:
         device_key = orders.device_keys.get(claimed.device_id)
         texts = orders.messages.get(claimed.device_id, ())
@@ -79,29 +81,15 @@ def build_batch(claims: Sequence[Claimed], orders: Orders) -> Batch:
                 batch.refused[claimed.device_id] = "damaged_row: device_work.held cannot be read"
                 continue
             try:
-                state, held = _state(claimed, claimed.held, orders, batch.product_keys, key_index)
+                held = states.add(claimed, claimed.held, device_key, orders)
             except _WaitsForKeyError as reason:
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
             batch.held[claimed.device_id] = held
-            _add(batch, Draft(claimed, 0, Kind.STATE, claimed.cause), device_key).state.CopyFrom(
-                state
-            )
+            batch.state_drafts.append(Draft(claimed, 0, Kind.STATE, claimed.cause))
         for row in texts:
             _add_message(batch, claimed, device_key, row)
     return batch
-
-
-def _add(batch: Batch, draft: Draft, device_key: pb.SealedKey) -> pb.SealItem:
-    item = pb.SealItem(
-        address=draft.claimed.device_id,
-        epoch=draft.claimed.epoch,
-        number=draft.message_id or draft.claimed.sequence,
-        device_key=device_key,
-    )
-    batch.drafts.append(draft)
-    batch.items.append(item)
-    return item
 
 
 def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: RowMapping) -> None:
@@ -114,7 +102,14 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: 
         starts_at=None if withdrawn else begins_at(row["starts_at"], row["ordered_at"]),
         ends_at=row["expires_at"],
     )
-    item = _add(batch, draft, device_key)
+    item = pb.SealItem(
+        address=claimed.device_id,
+        epoch=claimed.epoch,
+        number=draft.message_id,
+        device_key=device_key,
+    )
+    batch.item_drafts.append(draft)
+    batch.items.append(item)
     expires_at = int(row["expires_at"].timestamp())
     if withdrawn:
         item.withdrawal.expires_at = expires_at
@@ -130,44 +125,85 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: 
         )
 
 
-def _state(
-    claimed: Claimed,
-    held_before: Mapping[int, int],
-    orders: Orders,
-    product_keys: list[pb.SealedKey],
-    key_index: dict[tuple[int, int], int],
-) -> tuple[pb.State, dict[int, int]]:
-    state = pb.State(
-        active=orders.active.get(claimed.device_id, False), utc=int(orders.now.timestamp())
-    )
-    held = dict(held_before)
-    if not state.active:
-        return state, held
-    for product_id, starts_at, ends_at in orders.entitlements.get(claimed.device_id, ()):
-        chains = orders.chains.get(product_id)
-        if not chains:
-            raise _WaitsForKeyError(f"product {product_id} has no key yet")
-        for chain in chains:
-            epoch = epoch_for(chain, ends_at)
-            if epoch is None:
-                continue
-            place = (product_id, chain["first_epoch"])
-            if place not in key_index:
-                key_index[place] = len(product_keys)
-                product_keys.append(sealed_key(chain))
-            state.entitlements.add(
-                product_id=product_id,
-                epoch=epoch,
-                starts_at=_later(starts_at, orders.now),
-                ends_at=None if ends_at is None else int(ends_at.timestamp()),
-                key=key_index[place],
+class _States:
+    """The states of a batch, in the columns that the encryptor takes."""
+
+    def __init__(self, ca_system_id: int, now: datetime) -> None:
+        self.request = pb.SealStatesRequest(ca_system_id=ca_system_id, utc=int(now.timestamp()))
+        self._keys: dict[tuple[int, int], int] = {}
+        self._grants: dict[tuple[int, int], int] = {}
+        self._labels: dict[tuple[int, int, str], int] = {}
+
+    def add(
+        self,
+        claimed: Claimed,
+        held_before: Mapping[int, int],
+        device_key: pb.SealedKey,
+        orders: Orders,
+    ) -> dict[int, int]:
+        """Add a device's state; returns the epochs it holds with it. Raises _WaitsForKeyError."""
+        request, held = self.request, dict(held_before)
+        active = orders.active.get(claimed.device_id, False)
+        entitlements = self._entitlements(claimed.device_id, orders, held) if active else []
+        request.addresses.append(claimed.device_id)
+        request.epochs.append(claimed.epoch)
+        request.numbers.append(claimed.sequence)
+        request.device_key_labels.append(self._label(device_key))
+        request.device_keys.append(device_key.blob)
+        request.active.append(active)
+        request.entitlements.append(len(entitlements))
+        for grant, starts_at, ends_at in entitlements:
+            request.entitlement_grants.append(grant)
+            request.entitlement_starts_at.append(starts_at)
+            request.entitlement_ends_at.append(ends_at)
+        return held
+
+    def _entitlements(
+        self, device_id: int, orders: Orders, held: dict[int, int]
+    ) -> list[tuple[int, int, int]]:
+        """Grant, start and end of each entitlement; the epochs go into `held`."""
+        found = []
+        for product_id, starts_at, ends_at in orders.entitlements.get(device_id, ()):
+            chains = orders.chains.get(product_id)
+            if not chains:
+                raise _WaitsForKeyError(f"product {product_id} has no key yet")
+            start = _later(starts_at, orders.now)
+            end = OPEN_END if ends_at is None else int(ends_at.timestamp())
+            for chain in chains:
+                epoch = epoch_for(chain, ends_at)
+                if epoch is None:
+                    continue
+                found.append((self._grant(product_id, chain, epoch), start, end))
+                held[product_id] = max(epoch, held.get(product_id, 0))
+        return found
+
+    def _grant(self, product_id: int, chain: RowMapping, epoch: int) -> int:
+        request, place = self.request, (product_id, chain["first_epoch"])
+        key = self._keys.get(place)
+        if key is None:
+            key = self._keys[place] = len(request.product_keys)
+            request.product_keys.append(sealed_key(chain))
+        grant = self._grants.get((key, epoch))
+        if grant is None:
+            grant = self._grants[key, epoch] = len(request.grants)
+            request.grants.add(product_id=product_id, epoch=epoch, key=key)
+        return grant
+
+    def _label(self, key: pb.SealedKey) -> int:
+        label = (key.first_epoch, key.last_epoch, key.master_id)
+        index = self._labels.get(label)
+        if index is None:
+            index = self._labels[label] = len(self.request.labels)
+            first_epoch, last_epoch, master_id = label
+            self.request.labels.add(
+                first_epoch=first_epoch, last_epoch=last_epoch, master_id=master_id
             )
-            held[product_id] = max(epoch, held.get(product_id, 0))
-    return state, held
+        return index
 
 
-def _later(start: datetime | None, now: datetime) -> int | None:
-    return int(start.timestamp()) if start is not None and start > now else None
+def _later(start: datetime | None, now: datetime) -> int:
+    """A start that lies ahead; 0 where none does."""
+    return int(start.timestamp()) if start is not None and start > now else 0
 
 
 def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: datetime | None) -> int | None:
@@ -183,26 +219,40 @@ def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: datetime | None
     return live
 
 
-def read_reply(batch: Batch, answers: Sequence[pb.Sealed]) -> tuple[list[Finished], dict[int, str]]:
+def read_reply(
+    batch: Batch, states: pb.SealStatesReply, answers: Sequence[pb.Sealed]
+) -> tuple[list[Finished], dict[int, str]]:
     """Match the encryptor's answers to their claims.
 
     Returns what is finished, and device → reason for every device of which any EMM was
     refused: such a device is not written at all.
     """
     refused = dict(batch.refused)
-    sealed: dict[int, list[SealedEmm]] = {}
-    claims: dict[int, Claimed] = {}
-    for draft, answer in zip(batch.drafts, answers, strict=True):
+    emms: dict[int, tuple[Claimed, list[SealedEmm]]] = {}
+    for draft, sections in zip(batch.state_drafts, _by_state(states), strict=True):
+        emms[draft.claimed.device_id] = draft.claimed, [draft.sealed(sections)]
+    for refusal in states.refusals:
+        device_id = batch.state_drafts[refusal.place].claimed.device_id
+        refused[device_id] = f"{refusal.code}: {refusal.error}"
+    for draft, answer in zip(batch.item_drafts, answers, strict=True):
         device_id = draft.claimed.device_id
-        claims[device_id] = draft.claimed
         if answer.sections:
-            sealed.setdefault(device_id, []).append(draft.sealed(list(answer.sections)))
+            mine = emms.setdefault(device_id, (draft.claimed, []))[1]
+            mine.append(draft.sealed(list(answer.sections)))
         else:
             refused[device_id] = f"{answer.code}: {answer.error}"
     finished = [
-        Finished(claims[device_id], emms, batch.held.get(device_id, claims[device_id].held))
-        for device_id, emms in sealed.items()
+        Finished(claimed, sealed, batch.held.get(device_id, claimed.held))
+        for device_id, (claimed, sealed) in emms.items()
         if device_id not in refused
     ]
     finished += [Finished(claimed, (), claimed.held) for claimed in batch.idle]
     return finished, refused
+
+
+def _by_state(states: pb.SealStatesReply) -> Iterator[list[bytes]]:
+    """The sections of each state; none of one that was refused."""
+    sections, end = list(states.sections), 0
+    for parts in states.parts:
+        start, end = end, end + parts
+        yield sections[start:end]

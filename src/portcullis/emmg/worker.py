@@ -31,7 +31,7 @@ from portcullis.emmg.config import EmmgConfig
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import (
-    EncryptorBusyError,
+    EncryptorDeclinesError,
     EncryptorError,
     EncryptorUnavailableError,
 )
@@ -60,6 +60,9 @@ class Sealer(Protocol):
         items: Sequence[pb.SealItem],
     ) -> pb.SealReply:
         """Seal a batch, each item answered on its own; raises EncryptorError."""
+
+    def seal_states(self, request: pb.SealStatesRequest) -> pb.SealStatesReply:
+        """Seal states, each answered on its own; raises EncryptorError."""
 
     def check(self) -> str | None:
         """Why no encryptor answers now; None where one does."""
@@ -134,7 +137,7 @@ class Worker:
         try:
             spoiling = self._halve(claims, token)
         except (EncryptorUnavailableError, ClocksDisagreeError) as error:
-            is_away = not isinstance(error, EncryptorBusyError | ClocksDisagreeError)
+            is_away = not isinstance(error, EncryptorDeclinesError | ClocksDisagreeError)
             if is_away and self._doubts and len(ids) == 1:
                 # It answered just before: another device would have been sealed.
                 self._refuse(claims, token, {ids[0]: "the encryptor goes away over it"})
@@ -170,11 +173,11 @@ class Worker:
 
     def _seal_and_write(self, claims: Sequence[Claimed], token: str) -> None:
         orders = read_orders(self._engine, [claimed.device_id for claimed in claims])
-        batch = build_batch(claims, orders)
+        batch = build_batch(claims, orders, self._config.ca_system_id)
         if batch.waiting:
             reason = next(iter(batch.waiting.values()))
             give_back(self._engine, token, batch.waiting.keys(), reason, _KEY_WAIT)
-        finished, refused = read_reply(batch, self._seal(batch, orders.now))
+        finished, refused = read_reply(batch, *self._seal(batch, orders.now))
         written = finish(self._engine, token, finished)
         for done in finished:
             if done.claimed.device_id in written:
@@ -191,14 +194,20 @@ class Worker:
             again_after = _RETRY_AFTER * _about(2.0 ** min(tries[device_id] - 1, _MAX_DOUBLINGS))
             give_up_or_retry(self._engine, token, [device_id], reason, again_after)
 
-    def _seal(self, batch: Batch, database_now: datetime) -> list[pb.Sealed]:
-        """Have all items sealed; a device may have many, so that a batch may take several calls."""
+    def _seal(
+        self, batch: Batch, database_now: datetime
+    ) -> tuple[pb.SealStatesReply, list[pb.Sealed]]:
+        """Have all states and items sealed; a device may have many items: in several calls."""
+        states = pb.SealStatesReply()
         answers: list[pb.Sealed] = []
+        if batch.state_drafts:
+            states = self._sealer.seal_states(batch.states)
+            _check_clocks(database_now.timestamp(), states.clock_us / 1e6)
         for items in chunked(batch.items, self._config.batch):
-            reply = self._sealer.seal(self._config.ca_system_id, batch.product_keys, items)
+            reply = self._sealer.seal(self._config.ca_system_id, (), items)
             _check_clocks(database_now.timestamp(), reply.clock_us / 1e6)
             answers += reply.items
-        return answers
+        return states, answers
 
 
 def _about(seconds: float) -> float:

@@ -7,6 +7,7 @@ from portcullis.runtime.config import Section
 
 CALLS: Mapping[str, str] = {
     "Seal": "seal",
+    "SealStates": "seal",
     "MakeChain": "make_chains",
     "ImportDeviceKeys": "import_keys",
     "SameKeys": "import_keys",

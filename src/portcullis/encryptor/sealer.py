@@ -3,7 +3,11 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from portcullis.emm import (
     DEK_BYTES,
@@ -16,11 +20,13 @@ from portcullis.emm import (
     chain_key,
     derive_kek,
     record_head,
+    seal_columns,
     seal_sets,
     segment_text,
     set_of,
     state_payload,
 )
+from portcullis.encryptor.states import States
 from portcullis.keys import Custody, KeyLabel, KeyNotOpenedError, Purpose
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 
@@ -46,6 +52,19 @@ class RefusedItemError(Exception):
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
         self.code = code
+
+
+_REFUSING = (RefusedItemError, EmmTooLargeError, OverflowError, ValueError)
+
+
+def _why(error: Exception) -> tuple[Code, str]:
+    """The code and the reason of a refusal."""
+    match error:
+        case RefusedItemError():
+            return error.code, str(error)
+        case EmmTooLargeError():
+            return "too_large", str(error)
+    return "invalid", f"a value is out of range: {error}"
 
 
 class Sealer:
@@ -85,22 +104,63 @@ class Sealer:
             answer = reply.items.add()
             try:
                 mine = self._sets(item, request.ca_system_id, products, latest)
-            except RefusedItemError as error:
-                answer.error, answer.code = str(error), error.code
-            except EmmTooLargeError as error:
-                answer.error, answer.code = str(error), "too_large"
-            except (OverflowError, ValueError) as error:
-                answer.error, answer.code = f"a value is out of range: {error}", "invalid"
+            except _REFUSING as error:
+                answer.code, answer.error = _why(error)
+                refused.append(place)
             else:
                 sets += mine
                 owners += [answer] * len(mine)
-                continue
-            refused.append(place)
         # Drawn at once and used once; this process never forks.
         sealed = seal_sets(sets, os.urandom(DEK_BYTES * len(sets)))
         for answer, sections in zip(owners, sealed, strict=True):
             answer.sections.extend(sections)
         return reply, refused
+
+    def seal_states(self, request: pb.SealStatesRequest) -> pb.SealStatesReply:
+        """Seal states that come in columns, as `seal` does; the reply's clock is not yet set.
+
+        Raises ColumnsError.
+        """
+        states = States(request)
+        products = ProductKeys(request.product_keys, self._product_key)
+        latest = self._clock() + MAX_AHEAD_S
+        records = [products.template(grant) for grant in request.grants]
+        plain = states.plain(latest, records)
+        sealed: list[Sequence[bytes]] = [()] * len(plain)
+        reply = pb.SealStatesReply()
+        for place in np.flatnonzero(~plain).tolist():
+            try:
+                one = self._sets(states.item(place), request.ca_system_id, products, latest)
+                (sealed[place],) = seal_sets(one, os.urandom(DEK_BYTES))
+            except _REFUSING as error:
+                _refuse(reply, place, error)
+        keks = self._keks(states, plain, request.ca_system_id, reply)
+        if keks:
+            # Drawn at once and used once; this process never forks.
+            deks = os.urandom(DEK_BYTES * len(keks))
+            of_plain = seal_columns(states.emms(plain, keks, records), deks)
+            for place, sections in zip(np.flatnonzero(plain).tolist(), of_plain, strict=True):
+                sealed[place] = sections
+        reply.parts.extend(map(len, sealed))
+        reply.sections.extend(chain.from_iterable(sealed))
+        return reply
+
+    def _keks(
+        self,
+        states: States,
+        plain: NDArray[np.bool_],
+        ca_system_id: int,
+        reply: pb.SealStatesReply,
+    ) -> list[bytes]:
+        """The KEKs of the plain states. One whose key does not open is refused: plain no more."""
+        keks = []
+        for place, label, blob, epoch in states.device_keys(plain):
+            try:
+                keks.append(self._kek(label, blob, ca_system_id, epoch))
+            except KeyNotOpenedError as error:
+                _refuse(reply, place, RefusedItemError("not_sealed_here", str(error)))
+                plain[place] = False
+        return keks
 
     def _sets(
         self, item: pb.SealItem, ca_system_id: int, products: "ProductKeys", latest: float
@@ -182,6 +242,19 @@ class ProductKeys:
         head = record_head(product_id, epoch)
         self.records[index, product_id, epoch] = head, key
         return head, key
+
+    def template(self, grant: pb.Grant) -> bytes | None:
+        """The record of an entitlement in force, its end left zero; None: it is refused."""
+        try:
+            head, key = self.record(grant.key, grant.product_id, grant.epoch)
+        except _REFUSING:
+            return None
+        return head + bytes(4) + key
+
+
+def _refuse(reply: pb.SealStatesReply, place: int, error: Exception) -> None:
+    code, reason = _why(error)
+    reply.refusals.add(place=place, code=code, error=reason)
 
 
 def _label(sealed: pb.SealedKey) -> _Label:

@@ -21,6 +21,7 @@ from portcullis.encryptor.custodian import (
 from portcullis.encryptor.importer import Importer, ImportFileError
 from portcullis.encryptor.permits import AllowConfig, peer_names
 from portcullis.encryptor.sealer import Sealer
+from portcullis.encryptor.states import ColumnsError
 from portcullis.keys import (
     CustodyAwayError,
     ImportKey,
@@ -73,15 +74,25 @@ class Servicer(EncryptorServicer):
     async def Seal(self, request: pb.SealRequest, context: Context) -> pb.SealReply:  # noqa: N802 (gRPC spells calls so)
         """Seal EMMs, each answered on its own."""
         await self._admit("Seal", context)
-        await self._bound(len(request.items), context)
-        if request.ca_system_id > MAX_CA_SYSTEM_ID:
-            await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, "ca_system_id: 16 bits")
+        await self._bound_seal(len(request.items), request.ca_system_id, context)
         reply, refused = await self._work("seal", context, lambda: self._sealer.seal(request))
         metrics.SEALED.inc(len(reply.items) - len(refused))
         for place in refused:
             asked, item = request.items[place], reply.items[place]
-            metrics.REFUSED.labels(item.code).inc()
-            log.warning("refused", device_id=asked.address, code=item.code, reason=item.error)
+            _tell_unsealed(asked.address, item.code, item.error)
+        reply.clock_us = self._clock_us()
+        return reply
+
+    async def SealStates(  # noqa: N802 (gRPC spells calls so)
+        self, request: pb.SealStatesRequest, context: Context
+    ) -> pb.SealStatesReply:
+        """Seal states that come in columns, each answered on its own."""
+        await self._admit("SealStates", context)
+        await self._bound_seal(len(request.addresses), request.ca_system_id, context)
+        reply = await self._work("seal", context, lambda: self._sealer.seal_states(request))
+        metrics.SEALED.inc(len(reply.parts) - len(reply.refusals))
+        for refusal in reply.refusals:
+            _tell_unsealed(request.addresses[refusal.place], refusal.code, refusal.error)
         reply.clock_us = self._clock_us()
         return reply
 
@@ -221,6 +232,11 @@ class Servicer(EncryptorServicer):
                 f"{items} items in one call, {self._max_batch} at most",
             )
 
+    async def _bound_seal(self, items: int, ca_system_id: int, context: Context) -> None:
+        await self._bound(items, context)
+        if ca_system_id > MAX_CA_SYSTEM_ID:
+            await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, "ca_system_id: 16 bits")
+
     async def _work(self, call: str, context: Context, work: Callable[[], _T]) -> _T:
         """Run `work` in its turn, unless too many wait or the caller has gone by then."""
         if self._waiting >= MAX_WAITING_CALLS:
@@ -236,7 +252,7 @@ class Servicer(EncryptorServicer):
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, in_time)
-        except KeyRequestError as error:
+        except (KeyRequestError, ColumnsError) as error:
             await self._reject(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
         except KeyCustodyError as error:
@@ -252,6 +268,12 @@ class Servicer(EncryptorServicer):
         metrics.REJECTED.labels(code.name.lower()).inc()
         log.warning("call rejected", code=code.name, reason=reason)
         await context.abort(code, reason)
+
+
+def _tell_unsealed(device_id: int, code: str, reason: str) -> None:
+    """Count and log an EMM that was refused."""
+    metrics.REFUSED.labels(code).inc()
+    log.warning("refused", device_id=device_id, code=code, reason=reason)
 
 
 def _status(error: KeyCustodyError) -> grpc.StatusCode:

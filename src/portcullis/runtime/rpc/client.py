@@ -36,15 +36,17 @@ _OPTIONS = [
     ("grpc.http2.ping_timeout_ms", 3000),
     ("grpc.enable_http_proxy", 0),
 ]
-_WAITED_OUT = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
+_DECLINED = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.CANCELLED,
     # Not of this release, or not to be talked to by us: no call would fare better.
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
+}
+_WAITED_OUT = _DECLINED | {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
 }
 
 
@@ -56,8 +58,8 @@ class EncryptorUnavailableError(EncryptorError):
     """The encryptor is away, busy or too slow: nothing was done that may not be asked again."""
 
 
-class EncryptorBusyError(EncryptorUnavailableError):
-    """Too many calls wait: this one was not looked at."""
+class EncryptorDeclinesError(EncryptorUnavailableError):
+    """It has not looked at the call: too many wait, or this one is not for it or not for us."""
 
 
 def each_address(addresses: Addresses) -> tuple[str, ...]:
@@ -172,6 +174,21 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
             raise EncryptorError(f"{len(items)} EMMs asked for, {len(reply.items)} answered")
         return reply
 
+    def seal_states(self, request: pb.SealStatesRequest) -> pb.SealStatesReply:
+        """Seal states; each place of the reply has sections, or a refusal."""
+        reply: pb.SealStatesReply = self._call("SealStates", request)
+        refused = {place for place, parts in enumerate(reply.parts) if not parts}
+        if (
+            len(reply.parts) != len(request.addresses)
+            or sum(reply.parts) != len(reply.sections)
+            or {refusal.place for refusal in reply.refusals} != refused
+        ):
+            raise EncryptorError(
+                f"{len(request.addresses)} states asked for, {len(reply.parts)} answered with"
+                f" {len(reply.sections)} sections and {len(reply.refusals)} refusals"
+            )
+        return reply
+
     def make_chain(self, product_id: int, first_epoch: int, last_epoch: int) -> pb.SealedKey:
         """Make a product key chain of these epochs (at most 128), sealed."""
         request = pb.MakeChainRequest(
@@ -248,7 +265,9 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
                 reason = self._error(place, error)
                 if not isinstance(reason, EncryptorUnavailableError):
                     raise reason from error
-                kind = EncryptorBusyError if isinstance(reason, EncryptorBusyError) else kind
+                kind = (
+                    EncryptorDeclinesError if isinstance(reason, EncryptorDeclinesError) else kind
+                )
                 reasons.append(str(reason))
                 if self._preferred == place:
                     self._preferred = (place + 1) % count
@@ -258,6 +277,6 @@ class EncryptorClient(AbstractContextManager["EncryptorClient"]):
         """What an encryptor's refusal or silence is to the caller."""
         code, details = error.code(), error.details()
         kind = EncryptorUnavailableError if code in _WAITED_OUT else EncryptorError
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            kind = EncryptorBusyError
+        if code in _DECLINED:
+            kind = EncryptorDeclinesError
         return kind(f"encryptor {self.addresses[place]}: {code.name.lower()}: {details}")

@@ -121,6 +121,82 @@ class SealReply(_message.Message):
     clock_us: int
     def __init__(self, items: _Optional[_Iterable[_Union[Sealed, _Mapping]]] = ..., clock_us: _Optional[int] = ...) -> None: ...
 
+class Grant(_message.Message):
+    __slots__ = ("product_id", "epoch", "key")
+    PRODUCT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    product_id: int
+    epoch: int
+    key: int
+    def __init__(self, product_id: _Optional[int] = ..., epoch: _Optional[int] = ..., key: _Optional[int] = ...) -> None: ...
+
+class DeviceKeyLabel(_message.Message):
+    __slots__ = ("first_epoch", "last_epoch", "master_id")
+    FIRST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MASTER_ID_FIELD_NUMBER: _ClassVar[int]
+    first_epoch: int
+    last_epoch: int
+    master_id: str
+    def __init__(self, first_epoch: _Optional[int] = ..., last_epoch: _Optional[int] = ..., master_id: _Optional[str] = ...) -> None: ...
+
+class SealStatesRequest(_message.Message):
+    __slots__ = ("ca_system_id", "utc", "product_keys", "grants", "labels", "addresses", "epochs", "numbers", "device_key_labels", "device_keys", "active", "entitlements", "entitlement_grants", "entitlement_starts_at", "entitlement_ends_at")
+    CA_SYSTEM_ID_FIELD_NUMBER: _ClassVar[int]
+    UTC_FIELD_NUMBER: _ClassVar[int]
+    PRODUCT_KEYS_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_KEY_LABELS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_KEYS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    ENTITLEMENTS_FIELD_NUMBER: _ClassVar[int]
+    ENTITLEMENT_GRANTS_FIELD_NUMBER: _ClassVar[int]
+    ENTITLEMENT_STARTS_AT_FIELD_NUMBER: _ClassVar[int]
+    ENTITLEMENT_ENDS_AT_FIELD_NUMBER: _ClassVar[int]
+    ca_system_id: int
+    utc: int
+    product_keys: _containers.RepeatedCompositeFieldContainer[SealedKey]
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    labels: _containers.RepeatedCompositeFieldContainer[DeviceKeyLabel]
+    addresses: _containers.RepeatedScalarFieldContainer[int]
+    epochs: _containers.RepeatedScalarFieldContainer[int]
+    numbers: _containers.RepeatedScalarFieldContainer[int]
+    device_key_labels: _containers.RepeatedScalarFieldContainer[int]
+    device_keys: _containers.RepeatedScalarFieldContainer[bytes]
+    active: _containers.RepeatedScalarFieldContainer[bool]
+    entitlements: _containers.RepeatedScalarFieldContainer[int]
+    entitlement_grants: _containers.RepeatedScalarFieldContainer[int]
+    entitlement_starts_at: _containers.RepeatedScalarFieldContainer[int]
+    entitlement_ends_at: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, ca_system_id: _Optional[int] = ..., utc: _Optional[int] = ..., product_keys: _Optional[_Iterable[_Union[SealedKey, _Mapping]]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[DeviceKeyLabel, _Mapping]]] = ..., addresses: _Optional[_Iterable[int]] = ..., epochs: _Optional[_Iterable[int]] = ..., numbers: _Optional[_Iterable[int]] = ..., device_key_labels: _Optional[_Iterable[int]] = ..., device_keys: _Optional[_Iterable[bytes]] = ..., active: _Optional[_Iterable[bool]] = ..., entitlements: _Optional[_Iterable[int]] = ..., entitlement_grants: _Optional[_Iterable[int]] = ..., entitlement_starts_at: _Optional[_Iterable[int]] = ..., entitlement_ends_at: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("place", "error", "code")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    error: str
+    code: str
+    def __init__(self, place: _Optional[int] = ..., error: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+
+class SealStatesReply(_message.Message):
+    __slots__ = ("parts", "sections", "refusals", "clock_us")
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedScalarFieldContainer[int]
+    sections: _containers.RepeatedScalarFieldContainer[bytes]
+    refusals: _containers.RepeatedCompositeFieldContainer[Refusal]
+    clock_us: int
+    def __init__(self, parts: _Optional[_Iterable[int]] = ..., sections: _Optional[_Iterable[bytes]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., clock_us: _Optional[int] = ...) -> None: ...
+
 class MakeChainRequest(_message.Message):
     __slots__ = ("product_id", "first_epoch", "last_epoch")
     PRODUCT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -39,6 +39,11 @@ class EncryptorStub:
                 request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealRequest.SerializeToString,
                 response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealReply.FromString,
                 _registered_method=True)
+        self.SealStates = channel.unary_unary(
+                '/portcullis.encryptor.v1.Encryptor/SealStates',
+                request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealStatesRequest.SerializeToString,
+                response_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealStatesReply.FromString,
+                _registered_method=True)
         self.MakeChain = channel.unary_unary(
                 '/portcullis.encryptor.v1.Encryptor/MakeChain',
                 request_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.MakeChainRequest.SerializeToString,
@@ -81,6 +86,13 @@ class EncryptorServicer:
 
     def Seal(self, request, context):
         """Seal EMMs. Clocks are compared: see SealReply.clock_us.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SealStates(self, request, context):
+        """Seal states, as Seal does, in columns: a re-key asks for them by the hundred.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +154,11 @@ def add_EncryptorServicer_to_server(servicer, server):
                     servicer.Seal,
                     request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealRequest.FromString,
                     response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealReply.SerializeToString,
+            ),
+            'SealStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SealStates,
+                    request_deserializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealStatesRequest.FromString,
+                    response_serializer=portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealStatesReply.SerializeToString,
             ),
             'MakeChain': grpc.unary_unary_rpc_method_handler(
                     servicer.MakeChain,
@@ -206,6 +223,33 @@ class Encryptor:
             '/portcullis.encryptor.v1.Encryptor/Seal',
             portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealRequest.SerializeToString,
             portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SealStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/portcullis.encryptor.v1.Encryptor/SealStates',
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealStatesRequest.SerializeToString,
+            portcullis_dot_runtime_dot_rpc_dot_encryptor__pb2.SealStatesReply.FromString,
             options,
             channel_credentials,
             insecure,
