@@ -5,12 +5,13 @@ import re
 import subprocess
 from collections.abc import Callable
 
+import numpy as np
 import tink
 from tink import aead
 
 from bench.measure import Measured, cpu_s, interleave
 from bench.result import Criterion, Result
-from portcullis.emm import DEK_BYTES, Kind, seal_sets, set_of
+from portcullis.emm import DEK_BYTES, EmmColumns, Kind, seal_columns
 
 _BATCH = 500
 _BATCHES = 200
@@ -38,18 +39,15 @@ def _limit() -> float:
 
 def _ours(payload_bytes: int) -> Measured:
     """Our batch path: every set under another box's KEK, a fresh DEK each."""
-    sets = [
-        set_of(
-            os.urandom(32),
-            address=address,
-            kind=Kind.STATE,
-            epoch=0,
-            number=1_800_000_000,
-            payload=os.urandom(payload_bytes),
-        )
-        for address in range(1, _BATCH + 1)
-    ]
-    return _per_item(lambda: seal_sets(sets, os.urandom(DEK_BYTES * _BATCH)))
+    emms = EmmColumns(
+        keks=[os.urandom(32) for _ in range(_BATCH)],
+        addresses=np.arange(1, _BATCH + 1),
+        kinds=np.full(_BATCH, Kind.STATE),
+        epochs=np.zeros(_BATCH, np.int64),
+        numbers=np.full(_BATCH, 1_800_000_000),
+        payloads=[os.urandom(payload_bytes) for _ in range(_BATCH)],
+    )
+    return _per_item(lambda: seal_columns(emms, os.urandom(DEK_BYTES * _BATCH)))
 
 
 def _tink() -> Measured:

@@ -1,9 +1,9 @@
 """Payload to sealed sections and back (docs/emm-format.md, "Envelope")."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import accumulate, chain, repeat
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -87,8 +87,8 @@ _HEADER_AND_NONCE = np.dtype(
 )
 
 
-_HEAD = struct.Struct(f"{HEADER_BYTES}s{_NONCE_BYTES}s")
-_DEK = struct.Struct(f"{DEK_BYTES}s")
+_HEAD = np.dtype([("header", f"V{HEADER_BYTES}"), ("nonce", f"V{_NONCE_BYTES}")])
+_DEK = np.dtype(f"V{DEK_BYTES}")
 _SHA256 = SHA256()
 _EXTRACT = HMAC(bytes(32), _SHA256)
 
@@ -179,12 +179,15 @@ def seal_sets(sets: Sequence[EmmSet], random: bytes) -> list[list[bytes]]:
         _integers(numbers),
         payloads,
     )
-    return seal_columns(emms, random)
+    sections, parts = seal_columns(emms, random)
+    ends = accumulate(parts)
+    return [sections[end - n : end] for end, n in zip(ends, parts, strict=True)]
 
 
-def seal_columns(emms: EmmColumns, random: bytes) -> list[list[bytes]]:
+def seal_columns(emms: EmmColumns, random: bytes) -> tuple[list[bytes], list[int]]:
     """Seal each payload into the sections of its set, part 1 first.
 
+    Returns the sections of the first set, of the second and so on, and how many each set has.
     `random` is DEK_BYTES fresh random bytes for each set, in order. A data encryption key seals
     one set and nothing else, ever: the nonce repeats between a state and a message of the same
     number. Raises ValueError if `random` is not that long.
@@ -192,20 +195,18 @@ def seal_columns(emms: EmmColumns, random: bytes) -> list[list[bytes]]:
     keks, *columns, payloads = emms
     if len(random) != DEK_BYTES * len(payloads):
         raise ValueError(f"{len(random)} random bytes for {len(payloads)} sets")
-    if not payloads:
-        return []
-    deks = [dek for (dek,) in _DEK.iter_unpack(random)]
+    deks = np.frombuffer(random, _DEK).tolist()
     # All keys, then all ciphers, each used as soon as it is made: in the CPU's caches.
     wrapped = list(map(aes_key_wrap, keks, deks))
     ciphers: Iterable[AESGCM] = map(AESGCM, deks)
     shares: Sequence[bytes] = payloads
-    sizes = _integers(list(map(len, payloads)))
+    sizes = _sizes(payloads)
     part = parts = counts = np.ones(len(payloads), np.int64)
-    if sizes.max() > _PACKET_SHARES[0]:
+    if sizes.max(initial=0) > _PACKET_SHARES[0]:
         cut = list(map(split_payload, payloads))
-        counts = _integers(list(map(len, cut)))
+        counts = _sizes(cut)
         shares = list(chain.from_iterable(cut))
-        sizes = _integers(list(map(len, shares)))
+        sizes = _sizes(shares)
         ciphers = chain.from_iterable(map(repeat, ciphers, counts.tolist()))
         wrapped = [
             wrap
@@ -215,17 +216,17 @@ def seal_columns(emms: EmmColumns, random: bytes) -> list[list[bytes]]:
         columns = [np.repeat(one, counts) for one in columns]
         parts = np.repeat(counts, counts)
         part = np.arange(1, len(shares) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
-    heads = _headers_and_nonces(part, parts, sizes, columns)
+    heads = _headers_and_nonces(part, parts, sizes, columns).view(_HEAD)
+    headers = heads["header"].tolist()
+    sealed = map(AESGCM.encrypt, ciphers, heads["nonce"].tolist(), shares, headers)
     sections = [
-        header + wrap + cipher.encrypt(nonce, share, header)
-        for (header, nonce), wrap, cipher, share in zip(
-            _HEAD.iter_unpack(heads), wrapped, ciphers, shares, strict=True
-        )
+        header + wrap + text for header, wrap, text in zip(headers, wrapped, sealed, strict=True)
     ]
-    if len(sections) == len(payloads):
-        return [[section] for section in sections]
-    starts = (np.cumsum(counts) - counts).tolist()
-    return [sections[at : at + n] for at, n in zip(starts, counts.tolist(), strict=True)]
+    return sections, counts.tolist()
+
+
+def _sizes(values: Sequence[Sized]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, values), np.int64, len(values))
 
 
 def _integers(values: Sequence[int]) -> NDArray[np.int64]:
@@ -238,8 +239,8 @@ def _headers_and_nonces(
     parts: NDArray[np.int64],
     sizes: NDArray[np.int64],
     columns: Sequence[NDArray[np.int64]],
-) -> bytes:
-    """Header and nonce of every part, 28 bytes each.
+) -> NDArray[np.void]:
+    """Header and nonce of every part.
 
     All by part: its place in its set, of how many; `sizes` of the shares; and `columns` address,
     kind, epoch, number.
@@ -257,7 +258,7 @@ def _headers_and_nonces(
     rows["epoch"] = rows["nonce_epoch"] = epoch
     rows["number"] = rows["nonce_number"] = number
     rows["nonce_part"] = part
-    return rows.tobytes()
+    return rows
 
 
 def seal_set(

@@ -1,9 +1,8 @@
 """Items of a Seal call to sealed sections, each answered on its own."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -126,23 +125,25 @@ class Sealer:
         latest = self._clock() + MAX_AHEAD_S
         records = [products.template(grant) for grant in request.grants]
         plain = states.plain(latest, records)
-        sealed: list[Sequence[bytes]] = [()] * len(plain)
         reply = pb.SealStatesReply()
+        alone: dict[int, list[bytes]] = {}
         for place in np.flatnonzero(~plain).tolist():
             try:
                 one = self._sets(states.item(place), request.ca_system_id, products, latest)
-                (sealed[place],) = seal_sets(one, os.urandom(DEK_BYTES))
+                (alone[place],) = seal_sets(one, os.urandom(DEK_BYTES))
             except _REFUSING as error:
                 _refuse(reply, place, error)
         keks = self._keks(states, plain, request.ca_system_id, reply)
+        parts = np.zeros(len(plain), np.int64)
+        sections: list[bytes] = []
         if keks:
             # Drawn at once and used once; this process never forks.
             deks = os.urandom(DEK_BYTES * len(keks))
-            of_plain = seal_columns(states.emms(plain, keks, records), deks)
-            for place, sections in zip(np.flatnonzero(plain).tolist(), of_plain, strict=True):
-                sealed[place] = sections
-        reply.parts.extend(map(len, sealed))
-        reply.sections.extend(chain.from_iterable(sealed))
+            sections, parts[plain] = seal_columns(states.emms(plain, keks, records), deks)
+        reply.sections.extend(_merged(sections, parts, alone))
+        for place, mine in alone.items():
+            parts[place] = len(mine)
+        reply.parts.extend(parts.tolist())
         return reply
 
     def _keks(
@@ -255,6 +256,18 @@ class ProductKeys:
 def _refuse(reply: pb.SealStatesReply, place: int, error: Exception) -> None:
     code, reason = _why(error)
     reply.refusals.add(place=place, code=code, error=reason)
+
+
+def _merged(
+    sections: list[bytes], parts: NDArray[np.int64], alone: Mapping[int, list[bytes]]
+) -> list[bytes]:
+    """All sections in order: of the plain states, `parts` of each, and of the others, by place."""
+    starts = (np.cumsum(parts) - parts).tolist()
+    merged, start = list[bytes](), 0
+    for place, mine in alone.items():
+        merged += sections[start : starts[place]] + mine
+        start = starts[place]
+    return merged + sections[start:]
 
 
 def _label(sealed: pb.SealedKey) -> _Label:
