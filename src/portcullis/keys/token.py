@@ -77,7 +77,8 @@ class TokenMasters:
 
     def init(self, master_id: str) -> bool:
         """Make the first master; False if there is one. Raises TokenError or CustodyAwayError."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             self._call(self._look)
             if self._keys:
                 return False
@@ -86,7 +87,8 @@ class TokenMasters:
 
     def masters(self) -> Mapping[str, MasterState]:
         """See `Ciphers`."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             if not self._states:
                 self._call(self._look)
             if not self._states:
@@ -97,7 +99,8 @@ class TokenMasters:
 
     def encrypt(self, master_id: str, nonce: bytes, data: bytes, label: bytes) -> bytes:
         """See `Ciphers`."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             key = self._key(master_id)
             return self._call(lambda: _encrypt(key, nonce, data, label))
 
@@ -107,7 +110,8 @@ class TokenMasters:
         Tokens have no one word for a tag that does not verify; SoftHSM says CKR_GENERAL_ERROR.
         So a token that still opens what it has just sealed is sound, and the blob is not.
         """
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             key = self._key(master_id)
             try:
                 return _decrypt(key, nonce, data, label)
@@ -122,7 +126,8 @@ class TokenMasters:
 
     def refresh(self) -> None:
         """See `MasterStore`."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             self._call(self._look)
 
     def check(self) -> str | None:
@@ -139,7 +144,8 @@ class TokenMasters:
 
     def make(self, master_id: str) -> None:
         """See `MasterStore`."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             self._call(self._look)
             if master_id in self._keys:
                 return
@@ -149,7 +155,8 @@ class TokenMasters:
 
     def use(self, master_id: str) -> None:
         """See `MasterStore`."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             self._call(self._look)
             self._at_hand(master_id)
             highest = max(self._ranks.values())
@@ -158,7 +165,8 @@ class TokenMasters:
 
     def retire(self, master_id: str) -> None:
         """See `MasterStore`; the object stays in the token under another label."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             self._call(self._look)
             if master_id not in self._keys and self._call(lambda: self._is_retired(master_id)):
                 return
@@ -169,7 +177,8 @@ class TokenMasters:
 
     def recall(self, master_id: str) -> None:
         """See `MasterStore`."""
-        with self._connected():
+        with self._lock:
+            self._be_connected()
             self._call(self._look)
             if master_id in self._keys:
                 return
@@ -190,14 +199,11 @@ class TokenMasters:
         if master_id not in self._keys:
             raise MasterError(f"master {master_id} is not in token {self._token!r}")
 
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
-        with self._lock:
-            if self._session is None:
-                if self._clock() - self._tried_at < _RECONNECT_S or self._pin_is_refused:
-                    raise CustodyAwayError(self._trouble)
-                self._connect()
-            yield
+    def _be_connected(self) -> None:
+        if self._session is None:
+            if self._clock() - self._tried_at < _RECONNECT_S or self._pin_is_refused:
+                raise CustodyAwayError(self._trouble)
+            self._connect()
 
     def _connect(self) -> None:
         """Start the library anew: what it held of a token that went away is worth nothing."""
@@ -257,7 +263,7 @@ class TokenMasters:
         return any(label == _RETIRED + master_id for _, label in self._objects())
 
     def _objects(self) -> Iterator[tuple[_Key, str]]:
-        assert self._session is not None  # noqa: S101 (`_connected` has opened it)
+        assert self._session is not None  # noqa: S101 (`_be_connected` has opened it)
         wanted = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES}
         for key in list(self._session.get_objects(wanted)):
             yield key, key[Attribute.LABEL]
@@ -296,7 +302,7 @@ class TokenMasters:
     @contextmanager
     def _writing(self) -> Iterator[pkcs11.Session]:
         """A second session that may write; the login is the library's, so it needs none."""
-        assert self._session is not None  # noqa: S101 (`_connected` has opened it)
+        assert self._session is not None  # noqa: S101 (`_be_connected` has opened it)
         session = self._session.token.open(rw=True)
         try:
             yield session
