@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import RowMapping
 
@@ -45,7 +46,7 @@ class Draft:
 class Batch:
     """What the encryptor is asked, with what its states and items stand for, place by place."""
 
-    states: pb.SealStatesRequest
+    states: pb.SealStatesRequest = field(default_factory=pb.SealStatesRequest)
     state_drafts: list[Draft] = field(default_factory=list)
     items: list[pb.SealItem] = field(default_factory=list)
     """Messages and withdrawals."""
@@ -65,8 +66,8 @@ class _WaitsForKeyError(Exception):
 
 def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) -> Batch:
     """Lay a batch of claims out as one request."""
-    states = _States(ca_system_id, orders.now)
-    batch = Batch(states.request)
+    states = _States(ca_system_id, orders)
+    batch = Batch()
     for claimed in claims:
         device_key = orders.device_keys.get(claimed.device_id)
         texts = orders.messages.get(claimed.device_id, ())
@@ -81,7 +82,7 @@ def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) ->
                 batch.refused[claimed.device_id] = "damaged_row: device_work.held cannot be read"
                 continue
             try:
-                held = states.add(claimed, claimed.held, device_key, orders)
+                held = states.add(claimed, claimed.held, device_key)
             except _WaitsForKeyError as reason:
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
@@ -89,6 +90,7 @@ def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) ->
             batch.state_drafts.append(Draft(claimed, 0, Kind.STATE, claimed.cause))
         for row in texts:
             _add_message(batch, claimed, device_key, row)
+    batch.states = states.request()
     return batch
 
 
@@ -125,77 +127,96 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: 
         )
 
 
-class _States:
-    """The states of a batch, in the columns that the encryptor takes."""
+_COLUMNS = (
+    "addresses",
+    "epochs",
+    "numbers",
+    "device_key_labels",
+    "device_keys",
+    "active",
+    "entitlements",
+)
+_ENTITLEMENT_COLUMNS = ("entitlement_grants", "entitlement_starts_at", "entitlement_ends_at")
 
-    def __init__(self, ca_system_id: int, now: datetime) -> None:
-        self.request = pb.SealStatesRequest(ca_system_id=ca_system_id, utc=int(now.timestamp()))
+
+class _States:
+    """The states of a batch, and what they have in common, to be laid out in columns."""
+
+    def __init__(self, ca_system_id: int, orders: Orders) -> None:
+        self._orders = orders
+        # Plain dictionaries: each device looks into them for each of its entitlements.
+        self._chains = {product: list(map(dict, rows)) for product, rows in orders.chains.items()}
         self._keys: dict[tuple[int, int], int] = {}
-        self._grants: dict[tuple[int, int], int] = {}
+        self._grants: dict[tuple[int, int, int], int] = {}
         self._labels: dict[tuple[int, int, str], int] = {}
+        self._states: list[tuple[int, int, int, int, bytes, bool, int]] = []
+        self._entitlements: list[tuple[int, int, int]] = []
+        self._request = pb.SealStatesRequest(
+            ca_system_id=ca_system_id, utc=int(orders.now.timestamp())
+        )
 
     def add(
-        self,
-        claimed: Claimed,
-        held_before: Mapping[int, int],
-        device_key: pb.SealedKey,
-        orders: Orders,
+        self, claimed: Claimed, held_before: Mapping[int, int], key: pb.SealedKey
     ) -> dict[int, int]:
         """Add a device's state; returns the epochs it holds with it. Raises _WaitsForKeyError."""
-        request, held = self.request, dict(held_before)
-        active = orders.active.get(claimed.device_id, False)
-        entitlements = self._entitlements(claimed.device_id, orders, held) if active else []
-        request.addresses.append(claimed.device_id)
-        request.epochs.append(claimed.epoch)
-        request.numbers.append(claimed.sequence)
-        request.device_key_labels.append(self._label(device_key))
-        request.device_keys.append(device_key.blob)
-        request.active.append(active)
-        request.entitlements.append(len(entitlements))
-        for grant, starts_at, ends_at in entitlements:
-            request.entitlement_grants.append(grant)
-            request.entitlement_starts_at.append(starts_at)
-            request.entitlement_ends_at.append(ends_at)
+        held = dict(held_before)
+        active = self._orders.active.get(claimed.device_id, False)
+        entitlements = self._entitled(claimed.device_id, held) if active else []
+        self._states.append(
+            (
+                claimed.device_id,
+                claimed.epoch,
+                claimed.sequence,
+                self._label((key.first_epoch, key.last_epoch, key.master_id)),
+                key.blob,
+                active,
+                len(entitlements),
+            )
+        )
+        self._entitlements += entitlements
         return held
 
-    def _entitlements(
-        self, device_id: int, orders: Orders, held: dict[int, int]
-    ) -> list[tuple[int, int, int]]:
+    def request(self) -> pb.SealStatesRequest:
+        """What the encryptor is asked; nothing may be added any more."""
+        for columns, rows in ((_COLUMNS, self._states), (_ENTITLEMENT_COLUMNS, self._entitlements)):
+            for name, values in zip(columns, zip(*rows, strict=True), strict=False):
+                getattr(self._request, name).extend(values)
+        return self._request
+
+    def _entitled(self, device_id: int, held: dict[int, int]) -> list[tuple[int, int, int]]:
         """Grant, start and end of each entitlement; the epochs go into `held`."""
         found = []
-        for product_id, starts_at, ends_at in orders.entitlements.get(device_id, ()):
-            chains = orders.chains.get(product_id)
+        for product_id, starts_at, ends_at in self._orders.entitlements.get(device_id, ()):
+            chains = self._chains.get(product_id)
             if not chains:
                 raise _WaitsForKeyError(f"product {product_id} has no key yet")
-            start = _later(starts_at, orders.now)
+            start = _later(starts_at, self._orders.now)
             end = OPEN_END if ends_at is None else int(ends_at.timestamp())
             for chain in chains:
                 epoch = epoch_for(chain, ends_at)
                 if epoch is None:
                     continue
-                found.append((self._grant(product_id, chain, epoch), start, end))
+                grant = self._grants.get((product_id, chain["first_epoch"], epoch))
+                if grant is None:
+                    grant = self._grant(product_id, chain, epoch)
+                found.append((grant, start, end))
                 held[product_id] = max(epoch, held.get(product_id, 0))
         return found
 
-    def _grant(self, product_id: int, chain: RowMapping, epoch: int) -> int:
-        request, place = self.request, (product_id, chain["first_epoch"])
-        key = self._keys.get(place)
-        if key is None:
-            key = self._keys[place] = len(request.product_keys)
+    def _grant(self, product_id: int, chain: Mapping[str, Any], epoch: int) -> int:
+        """Have a grant of the chain's key at an epoch; returns its index."""
+        request, first_epoch = self._request, chain["first_epoch"]
+        key = self._keys.setdefault((product_id, first_epoch), len(self._keys))
+        if key == len(request.product_keys):
             request.product_keys.append(sealed_key(chain))
-        grant = self._grants.get((key, epoch))
-        if grant is None:
-            grant = self._grants[key, epoch] = len(request.grants)
-            request.grants.add(product_id=product_id, epoch=epoch, key=key)
-        return grant
+        request.grants.add(product_id=product_id, epoch=epoch, key=key)
+        return self._grants.setdefault((product_id, first_epoch, epoch), len(self._grants))
 
-    def _label(self, key: pb.SealedKey) -> int:
-        label = (key.first_epoch, key.last_epoch, key.master_id)
-        index = self._labels.get(label)
-        if index is None:
-            index = self._labels[label] = len(self.request.labels)
+    def _label(self, label: tuple[int, int, str]) -> int:
+        index = self._labels.setdefault(label, len(self._labels))
+        if index == len(self._request.labels):
             first_epoch, last_epoch, master_id = label
-            self.request.labels.add(
+            self._request.labels.add(
                 first_epoch=first_epoch, last_epoch=last_epoch, master_id=master_id
             )
         return index
@@ -206,7 +227,7 @@ def _later(start: datetime | None, now: datetime) -> int:
     return int(start.timestamp()) if start is not None and start > now else 0
 
 
-def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: datetime | None) -> int | None:
+def epoch_for(chain: Mapping[str, object], ends_at: datetime | None) -> int | None:
     """The epoch of a chain that a window gets: the next one only if the window reaches into it.
 
     None: the chain goes live only after the window has ended.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, select
 
@@ -17,7 +18,7 @@ PURPOSES: Mapping[int, str] = {pb.SealedKey.DEVICE: "device", pb.SealedKey.PRODU
 _DEVICE_COLUMNS = ("owner", "first_epoch", "last_epoch", "master_id", "sealed_key")
 
 
-def sealed_key(row: RowMapping) -> pb.SealedKey:
+def sealed_key(row: Mapping[str, Any] | RowMapping) -> pb.SealedKey:
     """The sealed key of a row, as the RPC takes it."""
     return pb.SealedKey(
         purpose=row["purpose"].upper(),
