@@ -12,9 +12,9 @@ import struct
 import sys
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+
+from portcullis.emm import derive_kek
 
 PRODUCTS = 5
 ITEM = struct.Struct(">QI60s" + "HBI" * PRODUCTS)
@@ -32,8 +32,7 @@ def seal(request: bytes, master: AESGCM, master_id: bytes, product_key: bytes) -
         label = _LABEL.pack(b"PK", 1, address, 0, 65535, master_id)
         device_key = master.decrypt(blob[:12], blob[12:], label)
         box = address.to_bytes(5, "big")
-        info = b"portcullis emm kek v1\xff\xf0" + box + b"\0\0"
-        kek = HKDF(SHA256(), 32, None, info).derive(device_key)
+        kek = derive_kek(device_key, 0xFFF0, address, 0)
         payload = b"\1" + number.to_bytes(4, "big") + bytes((1, 23 * PRODUCTS))
         payload += b"".join(
             [_RECORD.pack(*entitlements[i : i + 3], product_key) for i in range(0, 15, 3)]
