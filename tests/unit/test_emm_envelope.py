@@ -2,9 +2,12 @@
 
 import os
 import re
+import struct
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from hypothesis import given
 from hypothesis import strategies as st
@@ -246,6 +249,23 @@ def test_each_box_epoch_and_system_has_its_own_kek() -> None:
     base = derive_kek(bytes(16), 1, 2, 3)
     others = [derive_kek(bytes(16), *args) for args in ((9, 2, 3), (1, 9, 3), (1, 2, 9))]
     assert len({base, *others}) == 4
+
+
+@given(
+    st.binary(min_size=16, max_size=32),
+    st.integers(0, 2**16 - 1),
+    st.integers(0, 2**40 - 1),
+    st.integers(0, 2**16 - 1),
+)
+def test_a_kek_is_the_hkdf_of_rfc_5869(
+    device_key: bytes, ca_system_id: int, address: int, epoch: int
+) -> None:
+    """As the library's own HKDF makes it, without a salt."""
+    info = b"portcullis emm kek v1" + struct.pack(
+        ">HBIH", ca_system_id, address >> 32, address % 2**32, epoch
+    )
+    expected = HKDF(SHA256(), 32, None, info).derive(device_key)
+    assert derive_kek(device_key, ca_system_id, address, epoch) == expected
 
 
 def test_keys_do_not_show_in_a_representation() -> None:
