@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portcullis.emm import MAX_ENTITLEMENTS, MAX_PLAIN_RECORDS, derive_kek, open_set
+from portcullis.emm import MAX_ENTITLEMENTS, derive_kek, open_set
 from portcullis.encryptor.sealer import Sealer
 from portcullis.encryptor.states import ColumnsError
 from portcullis.runtime.rpc import encryptor_pb2 as pb
@@ -185,7 +185,7 @@ def test_no_states_at_all_are_sealed_to_nothing() -> None:
     assert reply == pb.SealStatesReply()
 
 
-@pytest.mark.parametrize("count", [0, 5, MAX_PLAIN_RECORDS, MAX_PLAIN_RECORDS + 1])
+@pytest.mark.parametrize("count", [0, 5, MAX_ENTITLEMENTS, MAX_ENTITLEMENTS + 1])
 def test_no_data_encryption_key_is_given_out_twice_to_states(count: int) -> None:
     """Not within a call, not in the next: the wrapped keys of one box all differ."""
     item = state_item(state=pb.State(active=True, utc=NOW, entitlements=[GOOD] * count))

@@ -24,7 +24,6 @@ from portcullis.emm.envelope import (
 from portcullis.emm.errors import EmmError, EmmFormatError, EmmIntegrityError, EmmTooLargeError
 from portcullis.emm.layout import (
     MAX_ENTITLEMENTS,
-    MAX_PLAIN_RECORDS,
     OPEN_END,
     RECORD_IN_FORCE,
     EntitlementRecord,
@@ -32,16 +31,15 @@ from portcullis.emm.layout import (
     Message,
     State,
     Withdrawal,
-    plain_state_payloads,
     record_head,
     segment_text,
     state_payload,
+    states_in_force,
 )
 
 __all__ = [
     "DEK_BYTES",
     "MAX_ENTITLEMENTS",
-    "MAX_PLAIN_RECORDS",
     "OPEN_END",
     "RECORD_IN_FORCE",
     "Dissection",
@@ -65,7 +63,6 @@ __all__ = [
     "dissect_section",
     "in_range",
     "open_set",
-    "plain_state_payloads",
     "record_head",
     "seal_columns",
     "seal_set",
@@ -73,4 +70,5 @@ __all__ = [
     "segment_text",
     "set_of",
     "state_payload",
+    "states_in_force",
 ]

@@ -219,10 +219,7 @@ def seal_columns(emms: EmmColumns, random: bytes) -> tuple[list[bytes], list[int
     heads = _headers_and_nonces(part, parts, sizes, columns).view(_HEAD)
     headers = heads["header"].tolist()
     sealed = map(AESGCM.encrypt, ciphers, heads["nonce"].tolist(), shares, headers)
-    sections = [
-        header + wrap + text for header, wrap, text in zip(headers, wrapped, sealed, strict=True)
-    ]
-    return sections, counts.tolist()
+    return list(map(b"".join, zip(headers, wrapped, sealed, strict=True))), counts.tolist()
 
 
 def _sizes(values: Sequence[Sized]) -> NDArray[np.int64]:

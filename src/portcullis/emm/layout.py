@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate, pairwise
 from typing import Self
 
 import numpy as np
@@ -41,6 +42,7 @@ class EntitlementRecord:
 TLV_IN_FORCE = 0x01
 TLV_LATER = 0x02
 RECORD_BYTES = {TLV_IN_FORCE: 23, TLV_LATER: 27}
+_MAX_VALUE_BYTES = {tlv_type: 255 // size * size for tlv_type, size in RECORD_BYTES.items()}
 
 
 def record_head(product_id: int, epoch: int) -> bytes:
@@ -58,39 +60,43 @@ def state_payload(
     utc: int, in_force: Sequence[bytes], later: Sequence[bytes], *, active: bool
 ) -> bytes:
     """The payload of a state from its records; OverflowError for a time out of its range."""
-    pieces = [bytes((active,)), utc.to_bytes(4, "big")]
-    for tlv_type, records in ((TLV_IN_FORCE, in_force), (TLV_LATER, later)):
-        most = 255 // RECORD_BYTES[tlv_type]
-        for start in range(0, len(records), most):
-            value = b"".join(records[start : start + most])
-            pieces += (bytes((tlv_type, len(value))), value)
-    return b"".join(pieces)
+    return b"".join(
+        (
+            bytes((active,)),
+            utc.to_bytes(4, "big"),
+            _tlvs(TLV_IN_FORCE, b"".join(in_force)),
+            _tlvs(TLV_LATER, b"".join(later)),
+        )
+    )
+
+
+def _tlvs(tlv_type: int, records: bytes) -> bytes:
+    """Records in as many TLVs as they need."""
+    most = _MAX_VALUE_BYTES[tlv_type]
+    if 0 < len(records) <= most:
+        return bytes((tlv_type, len(records))) + records
+    values = [records[at : at + most] for at in range(0, len(records), most)]
+    return b"".join([bytes((tlv_type, len(value))) + value for value in values])
 
 
 RECORD_IN_FORCE = np.dtype([("head", "V3"), ("ends_at", ">u4"), ("key", "V16")])
-MAX_PLAIN_RECORDS = 255 // RECORD_BYTES[TLV_IN_FORCE]
-_PLAIN_HEADS = [b""] + [
-    bytes((TLV_IN_FORCE, count * RECORD_BYTES[TLV_IN_FORCE]))
-    for count in range(1, MAX_PLAIN_RECORDS + 1)
-]
 
 
-def plain_state_payloads(
+def states_in_force(
     utc: int, active: Sequence[bool], counts: Sequence[int], records: NDArray[np.void]
 ) -> list[bytes]:
-    """The payloads of states whose entitlements are all in force and fit one TLV.
+    """The payloads of states whose entitlements are all in force.
 
     Each has the next of `counts` of the `records` (RECORD_IN_FORCE). OverflowError for a `utc` out
     of its range.
     """
     openings = [bytes((flag,)) + utc.to_bytes(4, "big") for flag in (False, True)]
-    data = records.tobytes()
-    payloads, at = [], 0
-    for flag, count in zip(active, counts, strict=True):
-        end = at + count * RECORD_BYTES[TLV_IN_FORCE]
-        payloads.append(openings[flag] + _PLAIN_HEADS[count] + data[at:end])
-        at = end
-    return payloads
+    data, size = records.tobytes(), RECORD_IN_FORCE.itemsize
+    ends = [size * end for end in accumulate(counts, initial=0)]
+    return [
+        openings[flag] + _tlvs(TLV_IN_FORCE, data[start:end])
+        for flag, (start, end) in zip(active, pairwise(ends), strict=True)
+    ]
 
 
 def _record_from(tlv_type: int, data: bytes) -> EntitlementRecord:

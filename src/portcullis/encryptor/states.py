@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis.emm import (
-    MAX_PLAIN_RECORDS,
+    MAX_ENTITLEMENTS,
     OPEN_END,
     RECORD_IN_FORCE,
     EmmColumns,
     Kind,
     in_range,
-    plain_state_payloads,
+    states_in_force,
 )
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 
@@ -26,8 +26,8 @@ class ColumnsError(Exception):
 class States:
     """The states of a call, by place; raises ColumnsError.
 
-    A state is *plain* where its entitlements are all in force and fit one TLV, and nothing stands
-    against it but, perhaps, its device key. The others are to be sealed one by one, as `item`s.
+    A state is *plain* where all its entitlements are in force and nothing stands against it but,
+    perhaps, its device key. The others are to be sealed one by one, as `item`s.
     """
 
     def __init__(self, request: pb.SealStatesRequest) -> None:
@@ -62,7 +62,7 @@ class States:
         good &= (self._starts_at <= utc) & (self._ends_at >= 0)
         plain = in_range(self._addresses, self._epochs, self._numbers)
         plain &= (first <= self._epochs) & (self._epochs <= last) & (self._numbers <= latest)
-        plain &= (self._counts <= MAX_PLAIN_RECORDS) & (0 <= utc <= OPEN_END)
+        plain &= (self._counts <= MAX_ENTITLEMENTS) & (0 <= utc <= OPEN_END)
         plain[np.repeat(np.arange(len(plain)), self._counts)[~good]] = False
         return plain
 
@@ -92,7 +92,7 @@ class States:
         table = np.array([record or b"" for record in records], RECORD_IN_FORCE.str)
         entitlements = table[self._grant_of[entitled]].view(RECORD_IN_FORCE)
         entitlements["ends_at"] = np.minimum(self._ends_at[entitled], OPEN_END)
-        payloads = plain_state_payloads(
+        payloads = states_in_force(
             self._request.utc,
             self._active[plain].tolist(),
             self._counts[plain].tolist(),
