@@ -25,7 +25,9 @@ from portcullis.emm.errors import EmmError, EmmFormatError, EmmIntegrityError, E
 from portcullis.emm.layout import (
     MAX_ENTITLEMENTS,
     OPEN_END,
-    RECORD_IN_FORCE,
+    RECORD,
+    TLV_IN_FORCE,
+    TLV_LATER,
     EntitlementRecord,
     Kind,
     Message,
@@ -34,14 +36,16 @@ from portcullis.emm.layout import (
     record_head,
     segment_text,
     state_payload,
-    states_in_force,
+    state_payloads,
 )
 
 __all__ = [
     "DEK_BYTES",
     "MAX_ENTITLEMENTS",
     "OPEN_END",
-    "RECORD_IN_FORCE",
+    "RECORD",
+    "TLV_IN_FORCE",
+    "TLV_LATER",
     "Dissection",
     "EmmColumns",
     "EmmError",
@@ -70,5 +74,5 @@ __all__ = [
     "segment_text",
     "set_of",
     "state_payload",
-    "states_in_force",
+    "state_payloads",
 ]

@@ -1,9 +1,8 @@
 """State, message and withdrawal: values to payload bytes and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import accumulate, pairwise
 from typing import Self
 
 import numpy as np
@@ -79,24 +78,38 @@ def _tlvs(tlv_type: int, records: bytes) -> bytes:
     return b"".join([bytes((tlv_type, len(value))) + value for value in values])
 
 
-RECORD_IN_FORCE = np.dtype([("head", "V3"), ("ends_at", ">u4"), ("key", "V16")])
+RECORD = {
+    TLV_IN_FORCE: np.dtype([("head", "V3"), ("ends_at", ">u4"), ("key", "V16")]),
+    TLV_LATER: np.dtype([("head", "V3"), ("starts_at", ">u4"), ("ends_at", ">u4"), ("key", "V16")]),
+}
 
 
-def states_in_force(
-    utc: int, active: Sequence[bool], counts: Sequence[int], records: NDArray[np.void]
+def state_payloads(
+    utc: int,
+    active: Sequence[bool],
+    in_force: tuple[Sequence[int], NDArray[np.void]],
+    later: tuple[Sequence[int], NDArray[np.void]],
 ) -> list[bytes]:
-    """The payloads of states whose entitlements are all in force.
+    """The payloads of states, as `state_payload`.
 
-    Each has the next of `counts` of the `records` (RECORD_IN_FORCE). OverflowError for a `utc` out
-    of its range.
+    In force and later: how many of the records (RECORD) are each state's, and all records.
     """
     openings = [bytes((flag,)) + utc.to_bytes(4, "big") for flag in (False, True)]
-    data, size = records.tobytes(), RECORD_IN_FORCE.itemsize
-    ends = [size * end for end in accumulate(counts, initial=0)]
+    now = _tlvs_of(TLV_IN_FORCE, *in_force)
+    if not later[1].size:
+        return [openings[flag] + mine for flag, mine in zip(active, now, strict=True)]
+    then = _tlvs_of(TLV_LATER, *later)
     return [
-        openings[flag] + _tlvs(TLV_IN_FORCE, data[start:end])
-        for flag, (start, end) in zip(active, pairwise(ends), strict=True)
+        openings[flag] + one + other for flag, one, other in zip(active, now, then, strict=True)
     ]
+
+
+def _tlvs_of(tlv_type: int, counts: Sequence[int], records: NDArray[np.void]) -> Iterator[bytes]:
+    """The TLVs of each state."""
+    data, end = records.tobytes(), 0
+    for count in counts:
+        start, end = end, end + count * RECORD_BYTES[tlv_type]
+        yield _tlvs(tlv_type, data[start:end])
 
 
 def _record_from(tlv_type: int, data: bytes) -> EntitlementRecord:

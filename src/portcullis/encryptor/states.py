@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from portcullis.emm import (
     MAX_ENTITLEMENTS,
     OPEN_END,
-    RECORD_IN_FORCE,
+    RECORD,
+    TLV_IN_FORCE,
+    TLV_LATER,
     EmmColumns,
     Kind,
     in_range,
-    states_in_force,
+    state_payloads,
 )
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 
@@ -26,8 +28,8 @@ class ColumnsError(Exception):
 class States:
     """The states of a call, by place; raises ColumnsError.
 
-    A state is *plain* where all its entitlements are in force and nothing stands against it but,
-    perhaps, its device key. The others are to be sealed one by one, as `item`s.
+    A state is *plain* where nothing stands against it but, perhaps, its device key. The others are
+    to be looked at one by one, as `item`s.
     """
 
     def __init__(self, request: pb.SealStatesRequest) -> None:
@@ -59,7 +61,7 @@ class States:
         first, last = epochs[np.minimum(self._label_of, len(self._labels))].T
         granted = np.array([record is not None for record in records] + [False])
         good = granted[np.minimum(self._grant_of, len(records))]
-        good &= (self._starts_at <= utc) & (self._ends_at >= 0)
+        good &= (self._starts_at <= OPEN_END) & (self._ends_at >= 0)
         plain = in_range(self._addresses, self._epochs, self._numbers)
         plain &= (first <= self._epochs) & (self._epochs <= last) & (self._numbers <= latest)
         plain &= (self._counts <= MAX_ENTITLEMENTS) & (0 <= utc <= OPEN_END)
@@ -89,17 +91,35 @@ class States:
             for column in (self._addresses, self._epochs, self._numbers)
         )
         entitled = np.repeat(plain, self._counts)
-        table = np.array([record or b"" for record in records], RECORD_IN_FORCE.str)
-        entitlements = table[self._grant_of[entitled]].view(RECORD_IN_FORCE)
-        entitlements["ends_at"] = np.minimum(self._ends_at[entitled], OPEN_END)
-        payloads = states_in_force(
+        later = self._starts_at > self._request.utc
+        payloads = state_payloads(
             self._request.utc,
             self._active[plain].tolist(),
-            self._counts[plain].tolist(),
-            entitlements,
+            self._records(TLV_IN_FORCE, plain, entitled & ~later, records),
+            self._records(TLV_LATER, plain, entitled & later, records),
         )
         kinds = np.full(len(keks), Kind.STATE)
         return EmmColumns(keks, addresses, kinds, epochs, numbers, payloads)
+
+    def _records(
+        self,
+        tlv_type: int,
+        plain: NDArray[np.bool_],
+        wanted: NDArray[np.bool_],
+        records: Sequence[bytes | None],
+    ) -> tuple[list[int], NDArray[np.void]]:
+        """How many of the wanted entitlements each plain state has, and their records."""
+        ends = np.cumsum(self._counts)
+        before = np.concatenate(([0], np.cumsum(wanted)))
+        counts = before[ends] - before[ends - self._counts]
+        common = np.array([record or b"" for record in records], RECORD[TLV_IN_FORCE].str)
+        common = common[self._grant_of[wanted]].view(RECORD[TLV_IN_FORCE])
+        found = np.empty(len(common), RECORD[tlv_type])
+        found["head"], found["key"] = common["head"], common["key"]
+        found["ends_at"] = np.minimum(self._ends_at[wanted], OPEN_END)
+        if tlv_type == TLV_LATER:
+            found["starts_at"] = self._starts_at[wanted]
+        return counts[plain].tolist(), found
 
     def item(self, place: int) -> pb.SealItem:
         """A state as `Seal` takes it; ValueError for an index that points at nothing."""
