@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portcullis.emm import MAX_ENTITLEMENTS, derive_kek, open_set
+from portcullis.emm import MAX_ENTITLEMENTS, OPEN_END, State, derive_kek, open_set
 from portcullis.encryptor.sealer import Sealer
 from portcullis.encryptor.states import ColumnsError
 from portcullis.runtime.rpc import encryptor_pb2 as pb
@@ -74,6 +74,23 @@ def payload(sections: Sequence[bytes], epoch: int) -> bytes:
     return open_set(derive_kek(DEVICE_KEY, CAS, DEVICE, epoch), sections)
 
 
+def test_a_start_that_lies_ahead_is_on_air_beside_what_is_in_force() -> None:
+    """Each with its own end and key, of two boxes' states."""
+    items = [
+        state_item(state=pb.State(active=True, utc=NOW, entitlements=entitlements))
+        for entitlements in ([LATER, GOOD, OPEN], [LATER])
+    ]
+    first, second = [
+        State.from_payload(payload(sections, 0)) for sections in sealed(in_columns(items, PRODUCTS))
+    ]
+    found = [(one.product_id, one.starts_at, one.ends_at) for one in first.entitlements]
+    later = (8, NOW + 1, NOW + 9)
+    assert found == [(7, None, NOW + 9), (7, None, OPEN_END), later]
+    assert len({one.key for one in first.entitlements}) == 3
+    assert [(one.product_id, one.starts_at, one.ends_at) for one in second.entitlements] == [later]
+    assert second.entitlements[0].key == first.entitlements[2].key
+
+
 EDGES = [-1, 0, 1, NOW - 1, NOW, NOW + 1, 2**32 - 1, 2**32, 2**40]
 ENTITLEMENTS = st.builds(
     pb.Entitlement,
@@ -84,6 +101,8 @@ ENTITLEMENTS = st.builds(
     key=st.sampled_from([0, 0, 1, 2]),
 )
 GOOD = pb.Entitlement(product_id=7, epoch=3, ends_at=NOW + 9)
+LATER = pb.Entitlement(product_id=8, epoch=12, starts_at=NOW + 1, ends_at=NOW + 9, key=1)
+OPEN = pb.Entitlement(product_id=7, epoch=4)
 ITEMS = st.builds(
     lambda epoch, number, entitlements, active: state_item(
         epoch=epoch,
@@ -94,6 +113,7 @@ ITEMS = st.builds(
     epoch=st.sampled_from([0, 0, 3, 65535, 65536]),
     number=st.sampled_from([NOW, NOW + 86_400, NOW + 86_401, 0, 2**32 - 1, 2**32, 2**64 - 1]),
     entitlements=st.lists(ENTITLEMENTS, max_size=3)
+    | st.lists(st.sampled_from([GOOD, LATER, OPEN]), max_size=30)
     | st.integers(0, MAX_ENTITLEMENTS + 2).map(lambda count: [GOOD] * count),
     active=st.booleans(),
 )
