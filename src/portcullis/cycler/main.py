@@ -19,6 +19,7 @@ from portcullis.cycler.reports import AsRunReports, FirstAiringReports
 from portcullis.cycler.stream import Stream
 from portcullis.runtime.clock import WallClock
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
+from portcullis.runtime.memory import share_one_heap
 from portcullis.runtime.service import Service
 from portcullis.store.database import engine_for
 
@@ -29,6 +30,7 @@ _LAST_WRITES_S = 3.0
 
 async def main(source: ConfigSource) -> None:
     """Air until told to stop; raises PortcullisError."""
+    share_one_heap()
     config = CyclerConfig.of(source)
     database = source.section("database", DatabaseConfig)
     engine = engine_for(database.full_url(), pool_size=database.pool_size)

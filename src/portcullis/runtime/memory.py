@@ -1,6 +1,19 @@
-"""Memory that was freed, back to the system."""
+"""What the C library keeps of memory that was freed: as little as it lets itself be told."""
 
 import ctypes
+
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+
+
+def share_one_heap() -> None:
+    """Have all threads allocate from one heap; where the C library has but one, do nothing.
+
+    glibc makes a heap for each of the first threads, and what is freed in one serves none of the
+    others. For a process whose threads seldom allocate at once, as they wait for each other.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:
