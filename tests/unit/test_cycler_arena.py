@@ -1,5 +1,8 @@
 """The arena gives back what was put in, in few bytes."""
 
+import mmap
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,25 +17,24 @@ from tests.unit.cycler_emms import emm_row, section_of
 
 @given(size=st.integers(17, 256), other=st.integers(17, 256))
 def test_the_arena_gives_back_what_was_put_in(size: int, other: int) -> None:
-    """As a section and as packets, also after replacement and reuse of the slot."""
+    """As a section and as packets, also after replacement; a slot serves another of its size."""
     arena = Arena()
     arena.add(emm_row(9))
     for emm in (emm_row(1, size=size), emm_row(1, number=2, size=other)):
         slot = arena.find(emm.key)
-        if slot is None:
-            slot = arena.add(emm)
-        else:
-            arena.replace(slot, emm)
+        slot = arena.add(emm) if slot is None else arena.replace(slot, emm)
+        assert arena.find(emm.key) == slot
         assert arena.section(slot) == emm.section
         packets, headers = arena.packets(np.array([slot]))
         assert packets.tobytes() == b"".join(packetize_section(emm.section, 0x1FFF))
         told = (headers.device, headers.message, headers.part, headers.number, headers.size)
         expected = [1, 0, 1, emm.number, len(emm.section)]
         assert [column.tolist() for column in told] == [[value] for value in expected]
+    assert slot is not None
     arena.remove(slot)
     assert arena.find((1, 0, 1)) is None
-    assert arena.add(emm_row(3, size=20)) == slot
-    assert arena.section(slot) == emm_row(3, size=20).section
+    assert arena.add(emm_row(3, size=other)) == slot
+    assert arena.section(slot) == emm_row(3, size=other).section
 
 
 @given(
@@ -122,6 +124,66 @@ def test_a_page_with_a_damaged_state_is_refused_whole(data: bytes) -> None:
     """Which of them it is cannot be told: too short, too long, or of another page."""
     with pytest.raises(NotAirableError):
         StateSections.of(data, 4, 5)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "load", "remove"]),
+            st.integers(0, 30),
+            st.sampled_from([20, 21]),
+        ),
+        max_size=60,
+    )
+)
+def test_the_arena_holds_what_came_last_of_each_key(
+    operations: list[tuple[str, int, int]],
+) -> None:
+    """Over pages that fill up, empty, and fill up again."""
+    arena = Arena()
+    held: dict[int, bytes] = {}
+    fresh = 1000
+    for what, device, size in operations:
+        if what == "load":
+            sections = [section_of(fresh + i, 1, size) for i in range(700)]
+            arena.load(StateSections.of(b"".join(sections), 0, fresh + 700))
+            held |= {fresh + i: section for i, section in enumerate(sections)}
+            fresh += 700
+            continue
+        gone = range(fresh - 700, fresh) if what == "remove" and fresh > 1000 else [device]
+        for one in gone:
+            slot = arena.find((one, 0, 1))
+            assert (slot is not None) == (one in held)
+            if what == "put":
+                row = emm_row(one, size=size)
+                arena.add(row) if slot is None else arena.replace(slot, row)
+                held[one] = row.section
+            elif slot is not None:
+                arena.remove(slot)
+                del held[one]
+    slots = arena.slots()
+    assert sorted(arena.sections(slots)) == sorted(held.values())
+    assert sorted(arena.keys()) == sorted((device, 0, 1) for device in held)
+    assert len(set(slots.tolist())) == len(arena) == len(held)
+
+
+def test_a_page_that_has_emptied_costs_nothing() -> None:
+    """All EMMs of one size, replaced by others of another, are not kept twice."""
+    arena = Arena()
+    devices = range(1, 20_001)
+    slots = arena.load(
+        StateSections.of(b"".join(section_of(i, 1, 200) for i in devices), 0, 20_000)
+    )
+    before = _resident()
+    for device, slot in zip(devices, slots.tolist(), strict=True):
+        arena.replace(slot, emm_row(device, size=220))
+    assert _resident() - before < 20_000 * 20 * 2
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * mmap.PAGESIZE
 
 
 keys = st.tuples(st.integers(1, 2**40 - 1), st.integers(0, 2**32 - 1), st.integers(1, 255))

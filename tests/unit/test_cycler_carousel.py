@@ -56,16 +56,30 @@ def test_first_airings_go_before_everything() -> None:
     assert take(carousel, 4, 50.0) == [9, 8, 1, 2]
 
 
-def test_a_rekey_keeps_class_and_due_time() -> None:
-    """It replaces the bytes and costs no air time."""
+@pytest.mark.parametrize("size", [100, 123])
+def test_a_rekey_keeps_class_and_due_time(size: int) -> None:
+    """It replaces the bytes, by more where a product has two keys, and costs no air time."""
     carousel = Carousel(CLASSES)
     put(carousel, 1)
     take(carousel, 1, 0.0)
-    put(carousel, 1, 1.0, number=2, cause="rekey", first_aired_at=WALL)  # type: ignore[arg-type]
+    rekey = emm_row(1, number=2, size=size, cause="rekey", first_aired_at=WALL)
+    carousel.upsert(rekey, 1.0, WALL + 1)
     assert carousel.next_due() == 2.0
     picks = carousel.take(1, 2.0, WALL + 2)
     assert carousel.arena.number(int(picks.slots[0])) == 2
     assert picks.first_airings == []
+
+
+def test_a_first_airing_still_to_be_told_outlives_a_rekey() -> None:
+    """Also one that takes more bytes, and when it was."""
+    carousel = Carousel(CLASSES)
+    put(carousel, 1)
+    take(carousel, 1, 0.0)
+    put(carousel, 1, 1.0, number=2, cause="rekey")  # type: ignore[arg-type]
+    carousel.place(1000.0, WALL + 1000, (0, 0, 0))
+    put(carousel, 1, 1000.0, number=3, size=123, cause="rekey")  # type: ignore[arg-type]
+    (told,) = carousel.take(1, 1100.0, WALL + 1100).first_airings
+    assert (told.revision, told.aired_at) == (3, WALL)
 
 
 def test_a_new_order_puts_a_box_back_into_fresh() -> None:
@@ -328,13 +342,13 @@ def test_the_carousel_does_what_its_model_does(operations: list[tuple[str, int]]
     carousel, model = Carousel(CLASSES), Model()
     now = 0.0
     for number, (what, value) in enumerate(operations, start=1):
-        key = (value, 0, 1)
+        key, size = (value, 0, 1), 100 + number % 3
         if what == "order":
-            put(carousel, value, now, number=number)
+            put(carousel, value, now, number=number, size=size)
             if key not in model.entries or model.entries[key][0] != 0:
                 model.queue(key, 0, now)
         elif what == "rekey" and key in model.entries:
-            put(carousel, value, now, number=number, cause="rekey")  # type: ignore[arg-type]
+            put(carousel, value, now, number=number, size=size, cause="rekey")  # type: ignore[arg-type]
         elif what == "remove":
             carousel.remove(key)
             model.entries.pop(key, None)

@@ -1,4 +1,4 @@
-"""A million EMMs in flat memory: bytes by size, numbers by slot, no object per EMM. Pure.
+"""A million EMMs in flat memory: bytes by size, no object and no number per EMM. Pure.
 
 Sections of one size lie side by side in one slab. What a section's header says
 (docs/emm-format.md: address, number) is read there and kept nowhere else; a
@@ -24,6 +24,9 @@ _HEADER_BYTES = 16
 _SECTION_START = 5  # packet header and pointer_field
 _IN_FIRST = PACKET_SIZE - _SECTION_START
 _SIZE, _IS_MESSAGE = 0x1FF, 0x200
+_PAGE_BITS = 10
+_PAGE = 1 << _PAGE_BITS
+_IN_PAGE = _PAGE - 1
 Slots = NDArray[np.int64]
 
 _FIRST_HEAD = np.frombuffer(bytes((0x47, 0x40 | NULL_PID >> 8, NULL_PID & 0xFF, 0x10, 0)), np.uint8)
@@ -67,43 +70,30 @@ class Headers(NamedTuple):
 
 
 class _Slab:
-    """Sections of one size, by place."""
+    """Sections of one size and kind, by place; `pages`: which slots they are."""
 
     def __init__(self, size: int) -> None:
         self.sections = Column(np.uint8, size)
-        self._used = 0
-        self._free: list[int] = []
-
-    def take(self) -> int:
-        """A place for one section."""
-        if self._free:
-            return self._free.pop()
-        self._used += 1
-        self.sections.reserve(self._used)
-        return self._used - 1
-
-    def take_many(self, count: int) -> NDArray[np.int64]:
-        """Places for many, at the end."""
-        self._used += count
-        self.sections.reserve(self._used)
-        return np.arange(self._used - count, self._used)
-
-    def give_back(self, place: int) -> None:
-        """Have a place filled with another section some time."""
-        self._free.append(place)
+        self.pages: list[int] = []
+        self.used = 0
+        self.free: list[int] = []  # slots
 
 
 class Arena:
-    """Slots by key; removed slots are used again."""
+    """Slots by key; removed slots are used again.
+
+    A slot is a page and a place in it. The EMMs of a page are of one size and kind, which need not
+    be kept of each: one whose size changes gets another slot.
+    """
 
     def __init__(self) -> None:
-        self._slabs: dict[int, _Slab] = {}
+        self._slabs: dict[int, _Slab] = {}  # by size and _IS_MESSAGE
         self._has_long = False  # whether there has been a section of two packets
-        self._place = Column(np.uint32)
-        self._size = Column(np.uint16)  # bytes of the section, and _IS_MESSAGE; 0: a free slot
-        self._part = Column(np.uint8)
-        self._free: list[int] = []
-        self._used = 0
+        self._size = Column(np.uint16)  # by page: the key of its slab
+        self._start = Column(np.uint32)  # by page: where it begins in its slab
+        self._in_use = Column(np.uint16)  # by page: how many of its slots
+        self._pages = 0
+        self._part = Column(np.uint8)  # by slot
         self._index = KeyIndex(self._hashes)
 
     def __len__(self) -> int:
@@ -112,7 +102,7 @@ class Arena:
     @property
     def capacity(self) -> int:
         """Slots there are, in use or free."""
-        return self._used
+        return self._pages << _PAGE_BITS
 
     def find(self, key: EmmKey) -> int | None:
         """The slot of a key, None if it has none."""
@@ -121,7 +111,7 @@ class Arena:
     def key(self, slot: int) -> EmmKey:
         """The key of a slot in use."""
         header = self._header(slot)
-        message_id = self.number(slot) if self._size.rows[slot] & _IS_MESSAGE else 0
+        message_id = self.number(slot) if self._size.rows[slot >> _PAGE_BITS] & _IS_MESSAGE else 0
         return (int.from_bytes(header[3:8], "big"), message_id, int(self._part.rows[slot]))
 
     def keys(self) -> list[EmmKey]:
@@ -140,58 +130,59 @@ class Arena:
 
     def cost(self, slot: int) -> int:
         """Packets of the section."""
-        return 1 + int(self._bytes(slot) > _IN_FIRST)
+        return 1 + int(len(self._row(slot)) > _IN_FIRST)
 
     def costs(self, slots: Slots) -> NDArray[np.int64]:
         """Packets of the sections."""
         if not self._has_long:
             return np.ones(len(slots), np.int64)
-        return ((self._size.rows[slots] & _SIZE) > _IN_FIRST) + np.int64(1)
+        sizes = self._size.rows[slots >> _PAGE_BITS] & _SIZE
+        costs: NDArray[np.int64] = (sizes > _IN_FIRST) + np.int64(1)
+        return costs
 
     def section(self, slot: int) -> bytes:
         """The EMM as a section."""
-        section: bytes = self._rows(slot).tobytes()
+        section: bytes = self._row(slot).tobytes()
         return section
 
     def add(self, emm: AirableEmm) -> int:
         """Give a new key a slot; raises NotAirableError."""
         _check(emm)
-        slot = self._free.pop() if self._free else self._grow(1)
-        self._put(slot, emm)
+        slot = self._take(_size_kind(emm))
+        self._row(slot)[:] = np.frombuffer(emm.section, np.uint8)
         self._part.rows[slot] = emm.part
         self._index.add(key_hash(emm.key), slot)
         return slot
 
-    def replace(self, slot: int, emm: AirableEmm) -> None:
-        """Put other bytes under a key that is there; raises NotAirableError."""
+    def replace(self, slot: int, emm: AirableEmm) -> int:
+        """Put other bytes under a key that is there: in which slot. Raises NotAirableError."""
         _check(emm)
-        if self._bytes(slot) == len(emm.section):
-            self._rows(slot)[:] = np.frombuffer(emm.section, np.uint8)
-        else:
-            self._give_back(slot)
-            self._put(slot, emm)
+        if self._size.rows[slot >> _PAGE_BITS] == _size_kind(emm):
+            self._row(slot)[:] = np.frombuffer(emm.section, np.uint8)
+            return slot
+        self.remove(slot)
+        return self.add(emm)
 
     def remove(self, slot: int) -> None:
         """Free a slot."""
         self._index.remove(key_hash(self.key(slot)), lambda other: other == slot)
-        self._give_back(slot)
-        self._size.rows[slot] = 0
-        self._free.append(slot)
+        page = slot >> _PAGE_BITS
+        slab = self._slabs[int(self._size.rows[page])]
+        slab.free.append(slot)
+        self._in_use.rows[page] -= 1
+        if not self._in_use.rows[page]:
+            start = int(self._start.rows[page])
+            slab.sections.give_back(start, start + _PAGE)
 
     def load(self, states: "StateSections") -> Slots:
         """Give states whose keys are not there yet slots, in their order."""
         size, starts = states.size, states.start
-        first = self._grow(len(size))
-        slots = np.arange(first, first + len(size))
+        slots = np.empty(len(size), np.int64)
         raw = np.frombuffer(states.data, np.uint8)
         for bytes_ in np.flatnonzero(np.bincount(size)).tolist():
             mine = np.flatnonzero(size == bytes_)
-            slab = self._slab(bytes_)
-            places = slab.take_many(len(mine))
             rows = raw[starts[mine][:, None] + np.arange(bytes_)]
-            slab.sections.rows[places[0] : places[-1] + 1] = rows
-            self._place.rows[slots[mine]] = places
-        self._size.rows[slots] = size
+            slots[mine] = self._append(bytes_, rows)
         self._part.rows[slots] = states.part
         self._index.add_all(key_hashes(states.device, np.zeros_like(size), states.part), slots)
         return slots
@@ -226,7 +217,7 @@ class Arena:
         return packets, self._headers(slots, head)
 
     def _headers(self, slots: Slots, head: NDArray[np.uint8]) -> Headers:
-        return Headers(head, self._size.rows[slots], self._part.rows[slots])
+        return Headers(head, self._size.rows[slots >> _PAGE_BITS], self._part.rows[slots])
 
     def sections(self, slots: Slots) -> list[bytes]:
         """EMMs as sections in the order given."""
@@ -240,8 +231,9 @@ class Arena:
         self, slots: Slots, first_bytes: int | None = None
     ) -> Sequence[tuple[Slots, NDArray[np.uint8]]]:
         """By size: which of `slots` have it, and their sections or the beginnings of these."""
-        sizes = self._size.rows[slots] & _SIZE
-        places = self._place.rows[slots]
+        pages = slots >> _PAGE_BITS
+        sizes = self._size.rows[pages]
+        places = self._start.rows[pages] + (slots & _IN_PAGE)
         found = []
         for size in np.bincount(sizes).nonzero()[0].tolist():
             mine = (sizes == size).nonzero()[0]
@@ -249,42 +241,68 @@ class Arena:
             found.append((mine, rows[places[mine]]))
         return found
 
-    def _bytes(self, slot: int) -> int:
-        return int(self._size.rows[slot]) & _SIZE
-
     def _header(self, slot: int) -> bytes:
-        header: bytes = self._rows(slot)[:_HEADER_BYTES].tobytes()
+        header: bytes = self._row(slot)[:_HEADER_BYTES].tobytes()
         return header
 
-    def _rows(self, slot: int) -> NDArray[np.uint8]:
-        rows: NDArray[np.uint8] = self._slabs[self._bytes(slot)].sections.rows
-        row: NDArray[np.uint8] = rows[int(self._place.rows[slot])]
+    def _row(self, slot: int) -> NDArray[np.uint8]:
+        page = slot >> _PAGE_BITS
+        sections = self._slabs[int(self._size.rows[page])].sections
+        row: NDArray[np.uint8] = sections.rows[int(self._start.rows[page]) + (slot & _IN_PAGE)]
         return row
 
-    def _grow(self, count: int) -> int:
-        first = self._used
-        self._used += count
-        for column in (self._place, self._size, self._part):
-            column.reserve(self._used)
-        return first
+    def _take(self, size_kind: int) -> int:
+        """A slot for one section."""
+        slab = self._slab(size_kind)
+        if slab.free:
+            slot = slab.free.pop()
+        else:
+            self._extend(size_kind, slab, 1)
+            slot = slab.pages[-1] << _PAGE_BITS | (slab.used - 1) & _IN_PAGE
+        self._in_use.rows[slot >> _PAGE_BITS] += 1
+        return slot
 
-    def _put(self, slot: int, emm: AirableEmm) -> None:
-        size = len(emm.section)
-        slab = self._slab(size)
-        place = slab.take()
-        slab.sections.rows[place] = np.frombuffer(emm.section, np.uint8)
-        self._place.rows[slot] = place
-        self._size.rows[slot] = size | (_IS_MESSAGE if emm.message_id else 0)
+    def _append(self, size_kind: int, sections: NDArray[np.uint8]) -> Slots:
+        """Put sections of one size into slots that were never used."""
+        slab = self._slab(size_kind)
+        places = np.arange(slab.used, slab.used + len(sections))
+        begun = slab.used >> _PAGE_BITS
+        self._extend(size_kind, slab, len(sections))
+        slab.sections.rows[places[0] : slab.used] = sections
+        pages = np.array(slab.pages[begun:])[(places >> _PAGE_BITS) - begun]
+        np.add.at(self._in_use.rows, pages, 1)
+        slots: Slots = pages << _PAGE_BITS | places & _IN_PAGE
+        return slots
 
-    def _slab(self, size: int) -> _Slab:
-        slab = self._slabs.get(size)
+    def _extend(self, size_kind: int, slab: _Slab, count: int) -> None:
+        """Take so many places of a slab that were never used."""
+        slab.used += count
+        slab.sections.reserve(slab.used)
+        while len(slab.pages) << _PAGE_BITS < slab.used:
+            self._begin_page(size_kind, slab)
+
+    def _begin_page(self, size_kind: int, slab: _Slab) -> None:
+        page = self._pages
+        self._pages += 1
+        for column in (self._size, self._start, self._in_use):
+            column.reserve(self._pages)
+        self._part.reserve(self.capacity)
+        self._size.rows[page] = size_kind
+        self._start.rows[page] = len(slab.pages) << _PAGE_BITS
+        slab.pages.append(page)
+
+    def _slab(self, size_kind: int) -> _Slab:
+        slab = self._slabs.get(size_kind)
         if slab is None:
-            slab = self._slabs[size] = _Slab(size)
+            size = size_kind & _SIZE
+            slab = self._slabs[size_kind] = _Slab(size)
             self._has_long |= size > _IN_FIRST
         return slab
 
-    def _give_back(self, slot: int) -> None:
-        self._slabs[self._bytes(slot)].give_back(int(self._place.rows[slot]))
+
+def _size_kind(emm: AirableEmm) -> int:
+    """Of which slab a row is."""
+    return len(emm.section) | (_IS_MESSAGE if emm.message_id else 0)
 
 
 def _check(emm: AirableEmm) -> None:

@@ -91,7 +91,7 @@ class Carousel:
         self._see(slot)
         if self.arena.section(slot) == emm.section:
             return
-        self.arena.replace(slot, emm)
+        slot = self._replace(slot, emm)
         is_order = emm.cause == "order" and emm.first_aired_at is None
         record = record_of(
             slot, emm, nan if is_order else self._first_airings.details(slot)["first_aired"][0]
@@ -381,6 +381,16 @@ class Carousel:
         if self._seen is not None:
             self._seen.reserve(self.arena.capacity)
             self._seen.rows[slots] = 1
+
+    def _replace(self, slot: int, emm: AirableEmm) -> int:
+        """Put other bytes under a key; returns the slot that they are in from now on."""
+        to = self.arena.replace(slot, emm)
+        if to != slot:
+            self._take_in(np.array([to]))
+            self._windows.move(slot, to)
+            self._first_airings.move(slot, to)
+            self._rings.move(slot, to)
+        return to
 
     def _see(self, slot: int) -> None:
         if self._seen is not None:

@@ -36,3 +36,10 @@ class Column:
         else:
             self._memory.resize(rows * self._row_bytes)
         self.rows = np.frombuffer(self._memory, self._dtype).reshape(self._shape)
+
+    def give_back(self, start: int, stop: int) -> None:
+        """Have rows cost nothing until they are written again; what they hold is lost."""
+        first = -(-start * self._row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = min(stop, len(self.rows)) * self._row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        if self._memory is not None and end > first:
+            self._memory.madvise(mmap.MADV_DONTNEED, first, end - first)

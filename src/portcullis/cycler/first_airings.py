@@ -26,6 +26,12 @@ class FirstAirings:
         else:
             self._untold[slot] = record.copy()
 
+    def move(self, slot: int, to: int) -> None:
+        """Keep in mind of another slot what was kept of one."""
+        if slot in self._untold:
+            record = self._untold[to] = self._untold.pop(slot)
+            record["slot"] = to
+
     def forget(self, slot: int) -> None:
         """Have nothing in mind of a slot."""
         self._untold.pop(slot, None)

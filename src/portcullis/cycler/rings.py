@@ -101,6 +101,12 @@ class Rings:
             self._tag.rows[slot] = NONE
             self.sizes[ring] -= 1
 
+    def move(self, slot: int, to: int) -> None:
+        """Have another slot take the place of one in its ring, if it is in one."""
+        if self.ring_of(slot) != NONE:
+            self.record(slot)["slot"] = to
+            self._tag.rows[to], self._tag.rows[slot] = self._tag.rows[slot], NONE
+
     def live(self, ring: int) -> Records:
         """A copy of the live records of a ring, in order."""
         queue = self._queues[ring]

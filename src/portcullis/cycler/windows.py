@@ -24,6 +24,13 @@ class Windows:
         """The record of a slot that waits, to be read and changed in place."""
         return self._records[slot][1]
 
+    def move(self, slot: int, to: int) -> None:
+        """Have another slot wait in the place of one, if it waits."""
+        if slot in self._records:
+            starts_at, record = self._records.pop(slot)
+            record["slot"] = to
+            self.put(record, starts_at)
+
     def drop(self, slot: int) -> None:
         """Forget a slot, if it waits."""
         self._records.pop(slot, None)
