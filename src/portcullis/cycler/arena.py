@@ -23,6 +23,7 @@ MAX_SECTION_BYTES = 256
 _HEADER_BYTES = 16
 _SECTION_START = 5  # packet header and pointer_field
 _IN_FIRST = PACKET_SIZE - _SECTION_START
+_ADDRESS = (1 << 40) - 1  # of the first eight bytes
 _SIZE, _IS_MESSAGE = 0x1FF, 0x200
 _PAGE_BITS = 10
 _PAGE = 1 << _PAGE_BITS
@@ -43,13 +44,13 @@ class Headers(NamedTuple):
     @property
     def device(self) -> NDArray[np.int64]:
         """The addresses."""
-        low: NDArray[np.int64] = self.raw[:, 4:8].copy().view(">u4")[:, 0].astype(np.int64)
-        return low | self.raw[:, 3].astype(np.int64) << 32
+        first: NDArray[np.int64] = self.raw.view(">u8")[:, 0].astype(np.int64)
+        return first & _ADDRESS
 
     @property
     def number(self) -> NDArray[np.int64]:
         """Sequences of states, ids of messages."""
-        number: NDArray[np.int64] = self.raw[:, 12:16].copy().view(">u4")[:, 0].astype(np.int64)
+        number: NDArray[np.int64] = self.raw.view(">u4")[:, 3].astype(np.int64)
         return number
 
     @property

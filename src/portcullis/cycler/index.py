@@ -1,4 +1,4 @@
-"""From an EMM's key to its slot: open addressing over 4-byte entries, 8 bytes an EMM. Pure."""
+"""From an EMM's key to its slot: open addressing over 4-byte entries, 5 to 7 bytes an EMM. Pure."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from portcullis.store.feed import EmmKey
 
 _FREE, _GONE = 0, 0xFFFFFFFF
-_FULL = 0.7
+_FULL = 0.8
+_GROWTH = 4 / 3
 _SMALLEST = 1024
+_HASH_BITS = 32
+_SLICE = 1 << 16
 _MASK64 = (1 << 64) - 1
 _DEVICE, _MESSAGE, _PART = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 
@@ -57,10 +60,10 @@ class KeyIndex:
     def add(self, of_key: int, slot: int) -> None:
         """Take in a slot whose key is not there yet."""
         self._make_room(1)
-        table = self._table
-        place = of_key & (len(table) - 1)
+        table, size = self._table, len(self._table)
+        place = of_key * size >> _HASH_BITS
         while table[place] not in (_FREE, _GONE):
-            place = (place + 1) & (len(table) - 1)
+            place = (place + 1) % size
         self._gone -= int(table[place] == _GONE)
         table[place] = slot + 1
         self._slots += 1
@@ -80,31 +83,33 @@ class KeyIndex:
             self._gone += 1
 
     def _place(self, of_key: int, is_it: Callable[[int], bool]) -> int | None:
-        table, mask = self._table, len(self._table) - 1
-        place = of_key & mask
+        table, size = self._table, len(self._table)
+        place = of_key * size >> _HASH_BITS
         while (entry := int(table[place])) != _FREE:
             if entry != _GONE and is_it(entry - 1):
                 return place
-            place = (place + 1) & mask
+            place = (place + 1) % size
         return None
 
     def _make_room(self, more: int) -> None:
         if self._slots + self._gone + more <= len(self._table) * _FULL:
             return
-        slots = self.slots()
+        slots = np.sort(self.slots())
         size = len(self._table)
         while self._slots + more > size * _FULL:
-            size *= 2
+            size = int(size * _GROWTH)
         self._table = np.zeros(size, np.uint32)
         self._gone = 0
-        self._fill(self._hashes_of(slots), slots)
+        for start in range(0, len(slots), _SLICE):
+            some = slots[start : start + _SLICE]
+            self._fill(self._hashes_of(some), some)
 
     def _fill(self, hashes: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
-        table, mask = self._table, len(self._table) - 1
-        places = hashes & mask
+        table, size = self._table, len(self._table)
+        places = hashes * size >> _HASH_BITS
         entries = (slots + 1).astype(np.uint32)
         while len(entries):
             free = table[places] == _FREE
             table[places[free]] = entries[free]  # of several at one place the last stays
             lost = table[places] != entries
-            places, entries = (places[lost] + 1) & mask, entries[lost]
+            places, entries = (places[lost] + 1) % size, entries[lost]
