@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from dvbwire.ts import NULL_PID, PACKET_SIZE
@@ -44,8 +45,7 @@ class Headers(NamedTuple):
     @property
     def device(self) -> NDArray[np.int64]:
         """The addresses."""
-        first: NDArray[np.int64] = self.raw.view(">u8")[:, 0].astype(np.int64)
-        return first & _ADDRESS
+        return _devices(self.raw)
 
     @property
     def number(self) -> NDArray[np.int64]:
@@ -68,6 +68,12 @@ class Headers(NamedTuple):
         """Which are messages, or withdrawals of them."""
         is_message: NDArray[np.bool_] = (self.size_kind & _IS_MESSAGE) != 0
         return is_message
+
+
+def _devices(headers: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The addresses in headers, rows of 16 bytes."""
+    first: NDArray[np.int64] = headers.view(">u8")[:, 0].astype(np.int64)
+    return first & _ADDRESS
 
 
 class _Slab:
@@ -182,8 +188,7 @@ class Arena:
         raw = np.frombuffer(states.data, np.uint8)
         for bytes_ in np.flatnonzero(np.bincount(size)).tolist():
             mine = np.flatnonzero(size == bytes_)
-            rows = raw[starts[mine][:, None] + np.arange(bytes_)]
-            slots[mine] = self._append(bytes_, rows)
+            slots[mine] = self._append(bytes_, sliding_window_view(raw, bytes_)[starts[mine]])
         self._part.rows[slots] = states.part
         self._index.add_all(key_hashes(states.device, np.zeros_like(size), states.part), slots)
         return slots
@@ -344,12 +349,12 @@ class StateSections(NamedTuple):
         start = np.array(places, np.int64)
         size = np.diff(start, append=at)
         raw = np.frombuffer(data + bytes(_HEADER_BYTES), np.uint8)
-        head = raw[start[:, None] + np.arange(_HEADER_BYTES)].astype(np.int64)
-        device = head[:, 3:8] @ (1 << 8 * np.arange(4, -1, -1))
+        head = sliding_window_view(raw, _HEADER_BYTES)[start]
+        device = _devices(head)
         fits = (size >= _HEADER_BYTES) & (size <= MAX_SECTION_BYTES)
         if at != len(data) or not (fits & (device > after) & (device <= up_to)).all():
             raise NotAirableError(f"among the states of devices {after + 1} to {up_to}")
-        return cls(data, start, size, device, head[:, 9] >> 4)
+        return cls(data, start, size, device, head[:, 9].astype(np.int64) >> 4)
 
     def rows(self, first_aired_at: float) -> Iterator[AirableEmm]:
         """The same as rows of `emms`, for one that is there already; first aired then."""
