@@ -22,7 +22,7 @@ from portcullis.store.feed import (
     changes,
     feed_position,
 )
-from portcullis.store.load import end_of_page, page_rows, page_states
+from portcullis.store.load import Page, page_rows, read_page
 
 _PAGE = 5000  # EMMs
 _ROWS_PER_TURN = 200  # applied before the event loop may send again
@@ -110,22 +110,31 @@ class Follower:
         for carousel in self._carousels:
             carousel.begin_load()
         settled_before = self._clock.wall() - max(one.walk_s for one in self._carousels)
-        after = 0
-        while (up_to := await in_thread(end_of_page, self._engine, after, _PAGE)) is not None:
-            page = self._engine, after, up_to
-            data = await in_thread(page_states, *page, settled_before)
-            is_taken = data is not None and self._settle(data, after, up_to)
-            rows = await in_thread(page_rows, *page, settled_before if is_taken else None)
-            await self._apply(rows)
-            after = up_to
+        reading = self._read_page(0, settled_before)
+        try:
+            while (page := await reading) is not None:
+                reading = self._read_page(page.up_to, settled_before)  # while this is taken in
+                await self._take_in(page)
+        finally:
+            reading.cancel()
         for carousel in self._carousels:
             carousel.end_load()
         give_back()
 
-    def _settle(self, data: bytes, after: int, up_to: int) -> bool:
-        """Take a page of states; False if one of them is no section: then row by row."""
+    def _read_page(self, after: int, settled_before: float) -> "asyncio.Task[Page | None]":
+        page = in_thread(read_page, self._engine, after, _PAGE, settled_before)
+        return asyncio.create_task(page)
+
+    async def _take_in(self, page: Page) -> None:
+        rows = page.rows
+        if not self._settle(page):
+            rows = await in_thread(page_rows, self._engine, page.after, page.up_to, None)
+        await self._apply(rows)
+
+    def _settle(self, page: Page) -> bool:
+        """Take a page's long aired states; False if one is no section: then row by row."""
         try:
-            states = StateSections.of(data, after, up_to)
+            states = StateSections.of(page.states, page.after, page.up_to)
         except NotAirableError:
             return False
         now, wall = self._clock.now(), self._clock.wall()

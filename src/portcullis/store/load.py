@@ -5,11 +5,39 @@ comes as one value: a row each would cost the driver ten times what the server t
 """
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, and_, func, not_, select, text
 
 from portcullis.store.feed import COLUMNS, AirableEmm, airable
 from portcullis.store.schema import emms
+
+
+class Page(NamedTuple):
+    """All EMMs of the devices `after < device_id <= up_to`.
+
+    Attributes:
+        states: the sections of the long aired states, one behind the other.
+        rows: the other EMMs.
+    """
+
+    after: int
+    up_to: int
+    states: bytes
+    rows: list[AirableEmm]
+
+
+def read_page(engine: Engine, after: int, emms_in_page: int, settled_before: float) -> Page | None:
+    """Read the page behind device `after`; None: there is none.
+
+    `settled_before` (Unix seconds): when a state was first aired that counts as long aired.
+    """
+    up_to = end_of_page(engine, after, emms_in_page)
+    if up_to is None:
+        return None
+    states = page_states(engine, after, up_to, settled_before)
+    rows = page_rows(engine, after, up_to, None if states is None else settled_before)
+    return Page(after, up_to, states or b"", rows)
 
 
 def end_of_page(engine: Engine, after: int, emms_in_page: int) -> int | None:
