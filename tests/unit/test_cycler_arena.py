@@ -75,6 +75,8 @@ def _counted(packet: np.ndarray, index: int) -> bytes:  # type: ignore[type-arg]
     [
         {"section": b"\x82\x70\x00"},
         {"section": emm_row(size=100).section + b"\0"},
+        {"section": b"\x84" + emm_row().section[1:]},
+        {"section": b"\x82\xf0" + emm_row().section[2:]},
         {"section": emm_row(size=256).section + bytes(4)},
         {"device_id": 2},
         {"number": 2},
@@ -117,6 +119,8 @@ def test_states_are_cut_apart_and_taken_in_at_once(boxes: list[tuple[int, int]])
         section_of(5, 1, 60) + b"\x82",
         section_of(4, 1, 60),
         section_of(6, 1, 60),
+        b"\x84" + section_of(5, 1, 60)[1:],
+        b"\x82\xf0" + section_of(5, 1, 60)[2:],
         b"\x82\x70\x05" + bytes(5),
     ],
 )

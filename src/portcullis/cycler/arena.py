@@ -1,6 +1,7 @@
 """A million EMMs in flat memory: bytes by size, no object and no number per EMM. Pure.
 
-Sections of one size lie side by side in one slab. What a section's header says
+Sections of one size lie side by side in one slab, without their first three
+bytes, which follow from the size. What a section's header says
 (docs/emm-format.md: address, number) is read there and kept nowhere else; a
 row that says otherwise than its section is refused. Packets are made when an
 EMM is aired, on the null PID: PID and continuity counter belong to the
@@ -22,8 +23,12 @@ from portcullis.store.feed import AirableEmm, EmmKey
 
 MAX_SECTION_BYTES = 256
 _HEADER_BYTES = 16
+_TABLE_ID, _FLAGS = 0x82, 0x70
+_BEGINNING = 3  # bytes: table_id, flags and section_length
 _SECTION_START = 5  # packet header and pointer_field
+_KEPT_START = _SECTION_START + _BEGINNING
 _IN_FIRST = PACKET_SIZE - _SECTION_START
+_KEPT_IN_FIRST = PACKET_SIZE - _KEPT_START
 _ADDRESS = (1 << 40) - 1  # of the first eight bytes
 _SIZE, _IS_MESSAGE = 0x1FF, 0x200
 _PAGE_BITS = 10
@@ -31,7 +36,7 @@ _PAGE = 1 << _PAGE_BITS
 _IN_PAGE = _PAGE - 1
 Slots = NDArray[np.int64]
 
-_FIRST_HEAD = np.frombuffer(bytes((0x47, 0x40 | NULL_PID >> 8, NULL_PID & 0xFF, 0x10, 0)), np.uint8)
+_FIRST_HEAD = bytes((0x47, 0x40 | NULL_PID >> 8, NULL_PID & 0xFF, 0x10, 0))
 _SECOND_HEAD = np.frombuffer(bytes((0x47, NULL_PID >> 8, NULL_PID & 0xFF, 0x11)), np.uint8)
 
 
@@ -77,10 +82,15 @@ def _devices(headers: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 class _Slab:
-    """Sections of one size and kind, by place; `pages`: which slots they are."""
+    """Sections of one size and kind, by place; `pages`: which slots they are.
+
+    Attributes:
+        head: what a packet has before that which is kept of a section.
+    """
 
     def __init__(self, size: int) -> None:
-        self.sections = Column(np.uint8, size)
+        self.head = np.frombuffer(_FIRST_HEAD + _beginning(size), np.uint8)
+        self.sections = Column(np.uint8, size - _BEGINNING)
         self.pages: list[int] = []
         self.used = 0
         self.free: list[int] = []  # slots
@@ -117,9 +127,9 @@ class Arena:
 
     def key(self, slot: int) -> EmmKey:
         """The key of a slot in use."""
-        header = self._header(slot)
+        row = self._row(slot)
         message_id = self.number(slot) if self._size.rows[slot >> _PAGE_BITS] & _IS_MESSAGE else 0
-        return (int.from_bytes(header[3:8], "big"), message_id, int(self._part.rows[slot]))
+        return (int.from_bytes(row[:5].tobytes(), "big"), message_id, int(self._part.rows[slot]))
 
     def keys(self) -> list[EmmKey]:
         """All keys."""
@@ -133,11 +143,11 @@ class Arena:
 
     def number(self, slot: int) -> int:
         """The sequence of a state, the id of a message."""
-        return int.from_bytes(self._header(slot)[12:16], "big")
+        return int.from_bytes(self._row(slot)[9:13].tobytes(), "big")
 
     def cost(self, slot: int) -> int:
         """Packets of the section."""
-        return 1 + int(len(self._row(slot)) > _IN_FIRST)
+        return 1 + int(self._size_of(slot) > _IN_FIRST)
 
     def costs(self, slots: Slots) -> NDArray[np.int64]:
         """Packets of the sections."""
@@ -149,14 +159,14 @@ class Arena:
 
     def section(self, slot: int) -> bytes:
         """The EMM as a section."""
-        section: bytes = self._row(slot).tobytes()
-        return section
+        kept: bytes = self._row(slot).tobytes()
+        return _beginning(self._size_of(slot)) + kept
 
     def add(self, emm: AirableEmm) -> int:
         """Give a new key a slot; raises NotAirableError."""
         _check(emm)
         slot = self._take(_size_kind(emm))
-        self._row(slot)[:] = np.frombuffer(emm.section, np.uint8)
+        self._row(slot)[:] = _kept(emm)
         self._part.rows[slot] = emm.part
         self._index.add(key_hash(emm.key), slot)
         return slot
@@ -165,7 +175,7 @@ class Arena:
         """Put other bytes under a key that is there: in which slot. Raises NotAirableError."""
         _check(emm)
         if self._size.rows[slot >> _PAGE_BITS] == _size_kind(emm):
-            self._row(slot)[:] = np.frombuffer(emm.section, np.uint8)
+            self._row(slot)[:] = _kept(emm)
             return slot
         self.remove(slot)
         return self.add(emm)
@@ -188,7 +198,8 @@ class Arena:
         raw = np.frombuffer(states.data, np.uint8)
         for bytes_ in np.flatnonzero(np.bincount(size)).tolist():
             mine = np.flatnonzero(size == bytes_)
-            slots[mine] = self._append(bytes_, sliding_window_view(raw, bytes_)[starts[mine]])
+            kept = sliding_window_view(raw, bytes_ - _BEGINNING)[starts[mine] + _BEGINNING]
+            slots[mine] = self._append(bytes_, kept)
         self._part.rows[slots] = states.part
         self._index.add_all(key_hashes(states.device, np.zeros_like(size), states.part), slots)
         return slots
@@ -196,8 +207,9 @@ class Arena:
     def headers(self, slots: Slots) -> Headers:
         """What the headers of EMMs say."""
         head = np.empty((len(slots), _HEADER_BYTES), np.uint8)
-        for mine, rows in self._by_size(slots, _HEADER_BYTES):
-            head[mine] = rows
+        for mine, slab, rows in self._by_size(slots, _HEADER_BYTES - _BEGINNING):
+            head[mine, :_BEGINNING] = slab.head[_SECTION_START:]
+            head[mine, _BEGINNING:] = rows
         return self._headers(slots, head)
 
     def packets(self, slots: Slots) -> tuple[NDArray[np.uint8], Headers]:
@@ -205,19 +217,14 @@ class Arena:
         costs = self.costs(slots)
         first = costs.cumsum() - costs
         packets = np.full((int(costs.sum()), PACKET_SIZE), 0xFF, np.uint8)
-        if len(packets) == len(slots):
-            packets[:, :_SECTION_START] = _FIRST_HEAD
-        else:
-            packets[first, :_SECTION_START] = _FIRST_HEAD
-        for mine, rows in self._by_size(slots):
-            size = rows.shape[1]
-            end = _SECTION_START + min(size, _IN_FIRST)
-            packets[first[mine], _SECTION_START:end] = rows[:, :_IN_FIRST]
-            if size > _IN_FIRST:
-                second = first[mine] + 1
-                start = len(_SECOND_HEAD)
+        for mine, slab, rows in self._by_size(slots):
+            end, at = _KEPT_START + rows.shape[1], first[mine]
+            packets[at, :_KEPT_START] = slab.head
+            packets[at, _KEPT_START:end] = rows[:, :_KEPT_IN_FIRST]
+            if end > PACKET_SIZE:
+                second, start = at + 1, len(_SECOND_HEAD)
                 packets[second, :start] = _SECOND_HEAD
-                packets[second, start : start + size - _IN_FIRST] = rows[:, _IN_FIRST:]
+                packets[second, start : start + end - PACKET_SIZE] = rows[:, _KEPT_IN_FIRST:]
         head = packets[:, _SECTION_START : _SECTION_START + _HEADER_BYTES]
         head = head.copy() if len(head) == len(slots) else head[first]
         return packets, self._headers(slots, head)
@@ -235,21 +242,23 @@ class Arena:
 
     def _by_size(
         self, slots: Slots, first_bytes: int | None = None
-    ) -> Sequence[tuple[Slots, NDArray[np.uint8]]]:
-        """By size: which of `slots` have it, and their sections or the beginnings of these."""
+    ) -> Sequence[tuple[Slots, _Slab, NDArray[np.uint8]]]:
+        """By slab: which of `slots` are there, and what is kept of each, or the first of it."""
         pages = slots >> _PAGE_BITS
         sizes = self._size.rows[pages]
         places = self._start.rows[pages] + (slots & _IN_PAGE)
         found = []
         for size in np.bincount(sizes).nonzero()[0].tolist():
             mine = (sizes == size).nonzero()[0]
-            rows = self._slabs[size].sections.rows[:, :first_bytes]
-            found.append((mine, rows[places[mine]]))
+            slab = self._slabs[size]
+            kept = slab.sections.rows
+            here = places[mine]
+            rows = kept.take(here, 0) if first_bytes is None else kept[:, :first_bytes][here]
+            found.append((mine, slab, rows))
         return found
 
-    def _header(self, slot: int) -> bytes:
-        header: bytes = self._row(slot)[:_HEADER_BYTES].tobytes()
-        return header
+    def _size_of(self, slot: int) -> int:
+        return int(self._size.rows[slot >> _PAGE_BITS]) & _SIZE
 
     def _row(self, slot: int) -> NDArray[np.uint8]:
         page = slot >> _PAGE_BITS
@@ -311,14 +320,25 @@ def _size_kind(emm: AirableEmm) -> int:
     return len(emm.section) | (_IS_MESSAGE if emm.message_id else 0)
 
 
+def _beginning(size: int) -> bytes:
+    """The first bytes of a section of so many."""
+    length = size - _BEGINNING
+    return bytes((_TABLE_ID, _FLAGS | length >> 8, length & 0xFF))
+
+
+def _kept(emm: AirableEmm) -> NDArray[np.uint8]:
+    """What of a row is kept."""
+    return np.frombuffer(emm.section, np.uint8, offset=_BEGINNING)
+
+
 def _check(emm: AirableEmm) -> None:
     """Raise NotAirableError unless the row holds a section that says what the row says."""
     section = emm.section
     size = len(section)
     if not _HEADER_BYTES <= size <= MAX_SECTION_BYTES:
         raise NotAirableError(f"a section of {size} bytes")
-    if ((section[1] & 0x0F) << 8 | section[2]) + 3 != size:
-        raise NotAirableError(f"section_length does not fit {size} bytes")
+    if section[:_BEGINNING] != _beginning(size):
+        raise NotAirableError(f"it does not begin as a section of {size} bytes")
     address, number = int.from_bytes(section[3:8], "big"), int.from_bytes(section[12:16], "big")
     if (address, number) != (emm.device_id, emm.number) or emm.message_id not in (0, number):
         raise NotAirableError(f"its section is number {number} for {address}")
@@ -352,6 +372,7 @@ class StateSections(NamedTuple):
         head = sliding_window_view(raw, _HEADER_BYTES)[start]
         device = _devices(head)
         fits = (size >= _HEADER_BYTES) & (size <= MAX_SECTION_BYTES)
+        fits &= (head[:, 0] == _TABLE_ID) & (head[:, 1] & 0xF0 == _FLAGS)
         if at != len(data) or not (fits & (device > after) & (device <= up_to)).all():
             raise NotAirableError(f"among the states of devices {after + 1} to {up_to}")
         return cls(data, start, size, device, head[:, 9].astype(np.int64) >> 4)
