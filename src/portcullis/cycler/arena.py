@@ -23,7 +23,7 @@ from portcullis.store.feed import AirableEmm, EmmKey
 
 MAX_SECTION_BYTES = 256
 _HEADER_BYTES = 16
-_TABLE_ID, _FLAGS = 0x82, 0x70
+_TABLE_ID, _FLAGS = 0x82, 0x70  # section_length, below 256, has but the third byte
 _BEGINNING = 3  # bytes: table_id, flags and section_length
 _SECTION_START = 5  # packet header and pointer_field
 _KEPT_START = _SECTION_START + _BEGINNING
@@ -322,8 +322,7 @@ def _size_kind(emm: AirableEmm) -> int:
 
 def _beginning(size: int) -> bytes:
     """The first bytes of a section of so many."""
-    length = size - _BEGINNING
-    return bytes((_TABLE_ID, _FLAGS | length >> 8, length & 0xFF))
+    return bytes((_TABLE_ID, _FLAGS, size - _BEGINNING))
 
 
 def _kept(emm: AirableEmm) -> NDArray[np.uint8]:
@@ -363,7 +362,7 @@ class StateSections(NamedTuple):
         try:
             while at < len(data):
                 places.append(at)
-                at += ((data[at + 1] & 0x0F) << 8 | data[at + 2]) + 3
+                at += data[at + 2] + _BEGINNING
         except IndexError:
             at = -1
         start = np.array(places, np.int64)
@@ -372,7 +371,7 @@ class StateSections(NamedTuple):
         head = sliding_window_view(raw, _HEADER_BYTES)[start]
         device = _devices(head)
         fits = (size >= _HEADER_BYTES) & (size <= MAX_SECTION_BYTES)
-        fits &= (head[:, 0] == _TABLE_ID) & (head[:, 1] & 0xF0 == _FLAGS)
+        fits &= (head[:, 0] == _TABLE_ID) & (head[:, 1] == _FLAGS)
         if at != len(data) or not (fits & (device > after) & (device <= up_to)).all():
             raise NotAirableError(f"among the states of devices {after + 1} to {up_to}")
         return cls(data, start, size, device, head[:, 9].astype(np.int64) >> 4)

@@ -113,7 +113,8 @@ class Follower:
         reading = self._read_page(0, settled_before)
         try:
             while (page := await reading) is not None:
-                reading = self._read_page(page.up_to, settled_before)  # while this is taken in
+                reading = self._read_page(page.up_to, settled_before)
+                await asyncio.sleep(0)  # it begins, and goes on while this one is taken in
                 await self._take_in(page)
         finally:
             reading.cancel()

@@ -45,15 +45,12 @@ def end_of_page(engine: Engine, after: int, emms_in_page: int) -> int | None:
 
     The page holds all EMMs of its devices, so it may be a little longer than asked for.
     """
-    page = (
-        select(emms.c.device_id)
-        .where(emms.c.device_id > after)
-        .order_by(emms.c.device_id)
-        .limit(emms_in_page)
-        .subquery()
-    )
+    behind = select(emms.c.device_id).where(emms.c.device_id > after)
+    ends = behind.order_by(emms.c.device_id).offset(emms_in_page - 1).limit(1)
     with engine.connect() as connection:
-        last: int | None = connection.execute(select(func.max(page.c.device_id))).scalar_one()
+        last: int | None = connection.execute(ends).scalar_one_or_none()
+        if last is None:
+            last = connection.execute(select(func.max(behind.subquery().c.device_id))).scalar_one()
         return last
 
 
