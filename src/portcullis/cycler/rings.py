@@ -118,7 +118,9 @@ class Rings:
         for ring, queue in enumerate(self._queues):
             queue.clear()
             self.sizes[ring] = 0
-        self._tag.rows[:] = NONE
+        slots = len(self._tag.rows)
+        self._tag = Column(np.uint32)
+        self._tag.reserve(slots)
 
     def head_due(self, ring: int) -> float:
         """When the first of a ring is due; inf when it is empty."""
