@@ -19,6 +19,7 @@ from portcullis.store.feed import (
     EmmKey,
     FirstAiring,
     first_aired_times,
+    next_changes,
     write_first_airings,
 )
 from portcullis.store.schema import airings, emms, feed
@@ -158,4 +159,19 @@ def test_a_cycler_that_starts_has_all_there_is(
     rows = [row for row in rows if row.device_id not in (4, 5, 31)] + [changed, late]
     assert sections() == {row.key: row.section for row in rows}
     assert [carousel.size(index) for index in range(3)] == [1, 0, 21]
+    engine.dispose()
+
+
+def test_many_changes_are_read_piece_by_piece(database_url: str) -> None:
+    """Whole revisions each, so that memory does not grow with an outage."""
+    engine = engine_for(database_url)
+    revisions = [1, 1, 2, 2, 2, 3, 5]
+    with writing(engine) as connection:
+        for device, revision in enumerate(revisions, start=1):
+            put(connection, emm_row(device, revision=revision))
+    pieces, after = [], 0
+    while after < 6:
+        after, rows = next_changes(engine, after, 6, 3)
+        pieces.append((after, [row.device_id for row in rows]))
+    assert pieces == [(2, [1, 2, 3, 4, 5]), (6, [6, 7])]
     engine.dispose()

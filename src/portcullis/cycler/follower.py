@@ -19,8 +19,8 @@ from portcullis.store.feed import (
     TOMBSTONE_HORIZON_S,
     AirableEmm,
     FeedPosition,
-    changes,
     feed_position,
+    next_changes,
 )
 from portcullis.store.load import Page, page_rows, read_page
 
@@ -94,8 +94,7 @@ class Follower:
             log.info("loading", timeline=position.timeline, revision=position.revision)
             await self._load()
         elif position.revision != last.revision:
-            rows = await in_thread(changes, self._engine, last.revision, position.revision)
-            await self._apply(rows)
+            await self._follow(last.revision, position.revision)
         self._last = position
         for carousel in self._carousels:
             carousel.revision = position.revision
@@ -104,6 +103,12 @@ class Follower:
             log.info("loaded", emms=len(self._carousels[0].arena))
             self.loaded.set()
         return last is None or position[:2] != last[:2]
+
+    async def _follow(self, after: int, up_to: int) -> None:
+        """Take over the changes of these revisions: after an outage there may be a million."""
+        while after < up_to:
+            after, rows = await in_thread(next_changes, self._engine, after, up_to, _PAGE)
+            await self._apply(rows)
 
     async def _load(self) -> None:
         """Read everything; what changes meanwhile has a revision beyond where the feed stood."""

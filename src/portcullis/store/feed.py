@@ -95,6 +95,26 @@ def changes(engine: Engine, after: int, up_to: int) -> list[AirableEmm]:
         return [airable(row) for row in connection.execute(statement)]
 
 
+def next_changes(
+    engine: Engine, after: int, up_to: int, at_least: int
+) -> tuple[int, list[AirableEmm]]:
+    """Read the first of the `changes`: whole revisions, of so many rows together if there are.
+
+    Returns up to which revision they are, and the rows.
+    """
+    ends = (
+        select(emms.c.revision)
+        .where(emms.c.revision > after, emms.c.revision <= up_to)
+        .order_by(emms.c.revision)
+        .offset(at_least - 1)
+        .limit(1)
+    )
+    with engine.connect() as connection:
+        end = connection.execute(ends).scalar_one_or_none()
+    end = up_to if end is None else end
+    return end, changes(engine, after, end)
+
+
 def first_aired_times(engine: Engine, keys: Sequence[EmmKey]) -> list[tuple[EmmKey, int, float]]:
     """Say which of these EMMs have been aired: key, revision, Unix seconds."""
     found = []
