@@ -9,11 +9,16 @@ from portcullis.emm import OPEN_END, Kind
 from portcullis.emmg import batch as emmg_batch
 from portcullis.emmg.batch import Batch, epoch_for, read_reply
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.to_seal import Orders, Window, begins_at
+from portcullis.store.to_seal import Orders, Window
 from portcullis.store.work import Claimed
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+
+
+def unix(moment: datetime) -> int:
+    """Unix seconds."""
+    return int(moment.timestamp())
 
 
 def key(purpose: str, owner: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 (columns)
@@ -43,7 +48,7 @@ def claimed(device_id: int = 7, *, seals_state: bool = True) -> Claimed:
 
 def orders(**changes: Any) -> Orders:  # noqa: ANN401 (fields)
     """A box with one product."""
-    entitlement = Window(101, NOW - HOUR, NOW + HOUR)
+    entitlement = Window(101, unix(NOW - HOUR), unix(NOW + HOUR))
     values: dict[str, Any] = {
         "now": NOW,
         "active": {7: True},
@@ -77,13 +82,13 @@ def build_batch(claims: list[Claimed], ordered: Orders) -> Batch:
 
 def test_a_state_names_products_epochs_and_windows() -> None:
     """A start goes on air only while it lies ahead."""
-    later = Window(101, NOW + HOUR, None)
+    later = Window(101, unix(NOW + HOUR), None)
     now = build_batch([claimed()], orders())
     ahead = build_batch([claimed()], orders(entitlements={7: [later]}))
     (grant,) = now.states.grants
     assert (grant.product_id, grant.epoch, grant.key) == (101, 3, 0)
-    hour = int((NOW + HOUR).timestamp())
-    assert (now.states.utc, list(now.states.active)) == (int(NOW.timestamp()), [True])
+    hour = unix(NOW + HOUR)
+    assert (now.states.utc, list(now.states.active)) == (unix(NOW), [True])
     assert list(now.states.entitlement_starts_at) == [0]
     assert list(now.states.entitlement_ends_at) == [hour]
     assert list(ahead.states.entitlement_starts_at) == [hour]
@@ -93,7 +98,7 @@ def test_a_state_names_products_epochs_and_windows() -> None:
 def test_what_begins_with_its_order_waits_for_no_clock() -> None:
     """The database's clock was ahead when it was ordered, and has been set back since."""
     now = NOW - HOUR
-    since_order = Window(101, begins_at(NOW, NOW), None)
+    since_order = Window(101, None, None)
     asked = build_batch(
         [claimed()],
         orders(now=now, entitlements={7: [since_order]}, messages={7: [message()]}),
@@ -123,6 +128,22 @@ def test_a_product_key_is_sent_once_for_many_boxes() -> None:
     assert list(states.entitlement_grants) == list(states.device_key_labels) == [0, 0]
 
 
+def test_boxes_that_hold_the_same_are_told_the_same_and_others_are_not() -> None:
+    """By products and windows, whatever each has held before; what is held never falls back."""
+    now, until = orders().entitlements[7], Window(101, None, unix(NOW + 2 * HOUR))
+    many = orders(
+        active=dict.fromkeys((7, 8, 9), True),
+        entitlements={7: now, 8: now, 9: [until]},
+        device_keys={n: device_key(n) for n in (7, 8, 9)},
+    )
+    before = claimed(8)._replace(held={101: 9, 102: 1})
+    batch = build_batch([claimed(7), before, claimed(9)], many)
+    hours = [unix(NOW + n * HOUR) for n in (1, 1, 2)]
+    assert list(batch.states.entitlement_ends_at) == hours
+    assert list(batch.states.entitlements) == [1, 1, 1]
+    assert batch.held == {7: {101: 3}, 8: {101: 9, 102: 1}, 9: {101: 3}}
+
+
 def test_a_box_that_waits_for_a_key_leaves_nothing_in_the_columns() -> None:
     """Its second product has no chain yet."""
     many = orders(
@@ -147,9 +168,9 @@ def test_a_removed_box_is_told_so_without_any_key() -> None:
 def test_the_next_epoch_goes_only_to_windows_that_reach_into_it() -> None:
     """Prepared ahead: a window that ends before the switch keeps the live epoch."""
     chain = key("product", 101, seal_epoch=4, switch_at=NOW)
-    assert epoch_for(chain, NOW + HOUR) == 4
+    assert epoch_for(chain, unix(NOW + HOUR)) == 4
     assert epoch_for(chain, None) == 4
-    assert epoch_for(chain, NOW) == 3
+    assert epoch_for(chain, unix(NOW)) == 3
 
 
 def test_a_box_without_a_key_is_refused_and_one_before_its_products_key_waits() -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import RowMapping
 
 from portcullis.emm import OPEN_END, Kind
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.keys import sealed_key
-from portcullis.store.to_seal import Orders, begins_at
+from portcullis.store.to_seal import Orders, Window, begins_at
 from portcullis.store.work import Claimed, Finished, SealedEmm
 
 
@@ -57,7 +57,7 @@ class Batch:
     """device → what it waits for: a product's key that is about to be made."""
     refused: dict[int, str] = field(default_factory=dict)
     """device → why it cannot be sealed."""
-    held: dict[int, dict[int, int]] = field(default_factory=dict)
+    held: dict[int, Mapping[int, int]] = field(default_factory=dict)
 
 
 class _WaitsForKeyError(Exception):
@@ -82,11 +82,11 @@ def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) ->
                 batch.refused[claimed.device_id] = "damaged_row: device_work.held cannot be read"
                 continue
             try:
-                held = states.add(claimed, claimed.held, device_key)
+                epochs = states.add(claimed, device_key)
             except _WaitsForKeyError as reason:
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
-            batch.held[claimed.device_id] = held
+            batch.held[claimed.device_id] = _highest(claimed.held, epochs)
             batch.state_drafts.append(Draft(claimed, 0, Kind.STATE, claimed.cause))
         for row in texts:
             _add_message(batch, claimed, device_key, row)
@@ -139,29 +139,35 @@ _COLUMNS = (
 _ENTITLEMENT_COLUMNS = ("entitlement_grants", "entitlement_starts_at", "entitlement_ends_at")
 
 
+class _Bundle(NamedTuple):
+    """What a state says of its box's rights: grant, start and end of each, and the epochs of all.
+
+    Boxes that hold the same are told the same.
+    """
+
+    entitlements: list[tuple[int, int, int]]
+    epochs: dict[int, int]
+
+
 class _States:
     """The states of a batch, and what they have in common, to be laid out in columns."""
 
     def __init__(self, ca_system_id: int, orders: Orders) -> None:
         self._orders = orders
-        # Plain dictionaries: each device looks into them for each of its entitlements.
-        self._chains = {product: list(map(dict, rows)) for product, rows in orders.chains.items()}
+        self._bundles: dict[tuple[Window, ...], _Bundle] = {}
         self._keys: dict[tuple[int, int], int] = {}
         self._grants: dict[tuple[int, int, int], int] = {}
         self._labels: dict[tuple[int, int, str], int] = {}
         self._states: list[tuple[int, int, int, int, bytes, bool, int]] = []
         self._entitlements: list[tuple[int, int, int]] = []
-        self._request = pb.SealStatesRequest(
-            ca_system_id=ca_system_id, utc=int(orders.now.timestamp())
-        )
+        self._now = int(orders.now.timestamp())
+        self._request = pb.SealStatesRequest(ca_system_id=ca_system_id, utc=self._now)
 
-    def add(
-        self, claimed: Claimed, held_before: Mapping[int, int], key: pb.SealedKey
-    ) -> dict[int, int]:
-        """Add a device's state; returns the epochs it holds with it. Raises _WaitsForKeyError."""
-        held = dict(held_before)
+    def add(self, claimed: Claimed, key: pb.SealedKey) -> Mapping[int, int]:
+        """Add a device's state; returns the epochs in it. Raises _WaitsForKeyError."""
         active = self._orders.active.get(claimed.device_id, False)
-        entitlements = self._entitled(claimed.device_id, held) if active else []
+        held = tuple(self._orders.entitlements.get(claimed.device_id, ())) if active else ()
+        bundle = self._bundles.get(held) or self._bundle(held)
         self._states.append(
             (
                 claimed.device_id,
@@ -170,11 +176,11 @@ class _States:
                 self._label((key.first_epoch, key.last_epoch, key.master_id)),
                 key.blob,
                 active,
-                len(entitlements),
+                len(bundle.entitlements),
             )
         )
-        self._entitlements += entitlements
-        return held
+        self._entitlements += bundle.entitlements
+        return bundle.epochs
 
     def request(self) -> pb.SealStatesRequest:
         """What the encryptor is asked; nothing may be added any more."""
@@ -183,15 +189,14 @@ class _States:
                 getattr(self._request, name).extend(values)
         return self._request
 
-    def _entitled(self, device_id: int, held: dict[int, int]) -> list[tuple[int, int, int]]:
-        """Grant, start and end of each entitlement; the epochs go into `held`."""
-        found = []
-        for product_id, starts_at, ends_at in self._orders.entitlements.get(device_id, ()):
-            chains = self._chains.get(product_id)
+    def _bundle(self, held: tuple[Window, ...]) -> _Bundle:
+        bundle = _Bundle([], {})
+        for product_id, starts_at, ends_at in held:
+            chains = self._orders.chains.get(product_id)
             if not chains:
                 raise _WaitsForKeyError(f"product {product_id} has no key yet")
-            start = _later(starts_at, self._orders.now)
-            end = OPEN_END if ends_at is None else int(ends_at.timestamp())
+            start = _later(starts_at, self._now)
+            end = OPEN_END if ends_at is None else ends_at
             for chain in chains:
                 epoch = epoch_for(chain, ends_at)
                 if epoch is None:
@@ -199,11 +204,12 @@ class _States:
                 grant = self._grants.get((product_id, chain["first_epoch"], epoch))
                 if grant is None:
                     grant = self._grant(product_id, chain, epoch)
-                found.append((grant, start, end))
-                held[product_id] = max(epoch, held.get(product_id, 0))
-        return found
+                bundle.entitlements.append((grant, start, end))
+                bundle.epochs[product_id] = max(epoch, bundle.epochs.get(product_id, 0))
+        self._bundles[held] = bundle
+        return bundle
 
-    def _grant(self, product_id: int, chain: Mapping[str, Any], epoch: int) -> int:
+    def _grant(self, product_id: int, chain: RowMapping, epoch: int) -> int:
         """Have a grant of the chain's key at an epoch; returns its index."""
         request, first_epoch = self._request, chain["first_epoch"]
         key = self._keys.setdefault((product_id, first_epoch), len(self._keys))
@@ -222,12 +228,18 @@ class _States:
         return index
 
 
-def _later(start: datetime | None, now: datetime) -> int:
+def _later(starts_at: int | None, now: int) -> int:
     """A start that lies ahead; 0 where none does."""
-    return int(start.timestamp()) if start is not None and start > now else 0
+    return starts_at if starts_at is not None and starts_at > now else 0
 
 
-def epoch_for(chain: Mapping[str, object], ends_at: datetime | None) -> int | None:
+def _highest(before: Mapping[int, int], epochs: Mapping[int, int]) -> Mapping[int, int]:
+    """The highest epoch of each product that was ever sealed; `before` itself if that says it."""
+    later = {p: epoch for p, epoch in epochs.items() if epoch > before.get(p, 0)}
+    return {**before, **later} if later else before
+
+
+def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: int | None) -> int | None:
     """The epoch of a chain that a window gets: the next one only if the window reaches into it.
 
     None: the chain goes live only after the window has ended.
@@ -235,7 +247,7 @@ def epoch_for(chain: Mapping[str, object], ends_at: datetime | None) -> int | No
     live, seal, switch_at = chain["live_epoch"], chain["seal_epoch"], chain["switch_at"]
     assert live is None or isinstance(live, int)  # noqa: S101 (the column's type)
     assert isinstance(seal, int)  # noqa: S101 (the column's type)
-    if ends_at is None or not isinstance(switch_at, datetime) or ends_at > switch_at:
+    if ends_at is None or not isinstance(switch_at, datetime) or ends_at > switch_at.timestamp():
         return seal
     return live
 

@@ -38,7 +38,7 @@ from portcullis.runtime.rpc.client import (
 from portcullis.store.database import chunked, reason_of
 from portcullis.store.failures import give_back, give_up_or_retry
 from portcullis.store.to_seal import read_orders
-from portcullis.store.work import Claimed, claim, claimed, finish
+from portcullis.store.work import Claimed, claim, claimed, finish, is_any_due
 
 MAX_CLOCK_DIFFERENCE_S = 300.0
 _RETRY_AFTER = timedelta(seconds=1)
@@ -82,6 +82,8 @@ class Worker:
         """Under which the batch at hand is claimed."""
         self._limit = config.batch
         """Devices to claim: fewer after a batch that took the encryptor away."""
+        self._goes_on = False
+        """Whether there may be more to claim, as the last round found something."""
 
     def run(self) -> None:
         """Round after round; waits for `poll` when there was nothing to do."""
@@ -115,8 +117,10 @@ class Worker:
             raise EncryptorUnavailableError(away)  # nothing is claimed for it
         started = time.monotonic()
         if self.token is None:
-            self.token = uuid4().hex
             hold = self._config.claim_hold.delta
+            if not (self._goes_on or is_any_due(self._engine, hold)):
+                return False
+            self.token = uuid4().hex
             claims = claim(self._engine, self.token, self._limit, hold)
         else:
             claims = claimed(self._engine, self.token)
@@ -125,7 +129,8 @@ class Worker:
             self._limit = min(self._config.batch, _GROWTH * self._limit)
             metrics.BATCH_S.observe(time.monotonic() - started)
         self.token = None
-        return bool(claims)
+        self._goes_on = bool(claims)
+        return self._goes_on
 
     @property
     def _doubts(self) -> bool:

@@ -14,16 +14,19 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Dialect,
+    FromClause,
     Integer,
     LargeBinary,
+    Select,
     String,
     Table,
+    bindparam,
     func,
     literal_column,
     select,
-    text,
 )
-from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.types import UserDefinedType
 
 from portcullis.store.schema import UtcDateTime
 
@@ -66,10 +69,25 @@ def row_of(*values: Value) -> str:
     return f"({','.join(map(literal, values))})"
 
 
-def is_one_of(column: Column[Any], ids: Iterable[int]) -> TextClause:
+class _Literal(UserDefinedType[str]):
+    """SQL of this module, put in when a statement is run: what was compiled serves all values."""
+
+    cache_ok = True
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[str], str]:
+        del dialect
+        return str
+
+
+def is_one_of(column: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
     """The condition that a column of integers has one of the values; false where there are none."""
-    listed = ",".join(map(str, map(int, ids)))
-    return text(f"{_name(column)} IN ({listed or 'NULL'})")
+    listed = bindparam(None, listing(ids), type_=_Literal(), literal_execute=True, unique=True)
+    return column.bool_op("IN")(listed)
+
+
+def listing(ids: Iterable[int]) -> str:
+    """Integers as the right side of IN."""
+    return f"({','.join(map(str, map(int, ids))) or 'NULL'})"
 
 
 def put(
@@ -111,51 +129,55 @@ def _statements(rows: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def get(
     connection: Connection,
-    columns: Sequence[Column[Any]],
-    *conditions: ColumnElement[bool] | TextClause,
+    columns: Sequence[ColumnElement[Any]],
+    *conditions: ColumnElement[bool],
+    source: FromClause | None = None,
     lock: bool = False,
 ) -> list[list[Any]]:
     """Read rows by column, all of them in one value where the server is MySQL or MariaDB.
 
     The columns are integers, times, bytes, or strings without "|" and line feeds. Rows come in no
-    order. `lock`: they stay ours until the transaction ends. Raises CutShortError.
+    order. source: what they are read from, if not from the tables of the columns. lock: they stay
+    ours until the transaction ends. Raises CutShortError.
     """
     if connection.dialect.name != "mysql":
-        rows = connection.execute(select(*columns).where(*conditions)).all()
+        rows = connection.execute(_of(select(*columns), source).where(*conditions)).all()
         return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in columns]
-    fields = ",".join(map(_as_text, columns))
-    packed = f"GROUP_CONCAT(CONCAT_WS('{_FIELD}',{fields}) SEPARATOR '{_ROW}')"
-    if all(isinstance(condition, TextClause) for condition in conditions):  # spares the compiler
-        where = " AND ".join(map(str, conditions))
-        source = f"{_quoted(columns[0].table.name)} WHERE {where}{' FOR UPDATE' if lock else ''}"
-        result = connection.exec_driver_sql(f"SELECT COUNT(*),{packed} FROM {source}")  # noqa: S608 (names of ours, literals)  # nosec B608
-    else:
-        query = (
-            select(func.count(), literal_column(packed, String))
-            .select_from(columns[0].table)
-            .where(*conditions)
-        )
-        result = connection.execute(query.with_for_update() if lock else query)
-    count, value = result.one()
+    query = _of(select(func.count(), _packed(tuple(columns))), source).where(*conditions)
+    count, value = connection.execute(query.with_for_update() if lock else query).one()
     if not count:
         return [[] for _ in columns]
     found = (
         (value.decode() if isinstance(value, bytes) else value).replace(_ROW, _FIELD).split(_FIELD)
     )
     if len(found) != count * len(columns):
-        raise CutShortError(f"{count} rows of {columns[0].table.name}")
+        raise CutShortError(f"{count} rows of {len(columns)} columns, {columns[0]} first")
     width = len(columns)
     return [_read(column, found[i::width]) for i, column in enumerate(columns)]
 
 
-def _as_text(column: Column[Any]) -> str:
-    name = f"HEX({_name(column)})" if isinstance(column.type, LargeBinary) else _name(column)
-    return f"COALESCE({name},'')" if column.nullable else name
+def _of(statement: Select[Any], source: FromClause | None) -> Select[Any]:
+    return statement if source is None else statement.select_from(source)
 
 
-def _read(column: Column[Any], values: list[str]) -> list[Any]:
+@lru_cache(maxsize=64)  # the columns are those of few statements
+def _packed(columns: tuple[ColumnElement[Any], ...]) -> ColumnElement[str]:
+    row = func.concat_ws(_FIELD, *map(_as_text, columns))
+    return func.group_concat(row.op("SEPARATOR")(literal_column(f"'{_ROW}'")))
+
+
+def _as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    value = func.hex(column) if isinstance(column.type, LargeBinary) else column
+    return func.coalesce(value, "") if _is_nullable(column) else value
+
+
+def _is_nullable(column: ColumnElement[Any]) -> bool:
+    return not isinstance(column, Column) or bool(column.nullable)
+
+
+def _read(column: ColumnElement[Any], values: list[str]) -> list[Any]:
     reader = next(reader for kind, reader in _READERS if isinstance(column.type, kind))
-    if column.nullable:
+    if _is_nullable(column) and "" in values:
         return [reader(value) if value else None for value in values]
     return list(map(reader, values))
 
@@ -170,10 +192,6 @@ _READERS: Sequence[tuple[type, Reader]] = (
     (LargeBinary, bytes.fromhex),
     (String, str),
 )
-
-
-def _name(column: Column[Any]) -> str:
-    return f"{_quoted(column.table.name)}.{column.name}"
 
 
 def _quoted(table: str) -> str:

@@ -107,6 +107,15 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """One transaction that only reads: all its statements see the database as it was at once."""
+    with engine.connect() as connection:
+        if connection.dialect.name == "mysql":
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield connection
+
+
 def is_transient(error: DBAPIError) -> bool:
     """Whether the transaction was undone, or its connection lost: it may succeed when run again.
 
@@ -196,6 +205,24 @@ def _utc_now_mysql(_element: utc_now, _compiler: SQLCompiler, **_options: Any) -
 @compiles(utc_now, "sqlite")
 def _utc_now_sqlite(_element: utc_now, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
     return "STRFTIME('%Y-%m-%d %H:%M:%f', 'now')"
+
+
+class unix_s(GenericFunction[int]):  # noqa: N801 (SQL functions are spelled like this)
+    """A time in whole Unix seconds."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(unix_s, "mysql")
+def _unix_s_mysql(element: unix_s, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
+    # UNIX_TIMESTAMP ends in 2038.
+    return f"TIMESTAMPDIFF(SECOND, '1970-01-01', {compiler.process(element.clauses, **options)})"
+
+
+@compiles(unix_s, "sqlite")
+def _unix_s_sqlite(element: unix_s, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
+    return f"CAST(STRFTIME('%s', {compiler.process(element.clauses, **options)}) AS INTEGER)"
 
 
 def as_time(now: datetime | str) -> datetime:

@@ -5,19 +5,19 @@ from typing import Any, Protocol
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Row,
     Table,
     delete,
+    or_,
     select,
-    text,
     tuple_,
     update,
 )
-from sqlalchemy.sql.elements import TextClause
 
 from portcullis.store.applying import Device, Group, Refusal, Request
-from portcullis.store.bulk import get, is_one_of, literal, put, row_of
+from portcullis.store.bulk import get, is_one_of, listing, literal, put, row_of
 from portcullis.store.database import database_now
 from portcullis.store.recovery import is_recovering
 from portcullis.store.schema import (
@@ -55,7 +55,7 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
             connection,
             (held.device_id, held.product_id),
             is_one_of(held.device_id, granted),
-            text(f"(ends_at IS NULL OR ends_at > {literal(now)})"),
+            or_(held.ends_at.is_(None), held.ends_at > now),
         ),
         strict=True,
     ):
@@ -70,7 +70,7 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
             row.message_id: row
             for row in _rows(connection, messages, messages.c.message_id, message_ids)
         },
-        with_key=set(_ids(connection, keys.c.owner, added, text("purpose = 'device'"))),
+        with_key=set(_ids(connection, keys.c.owner, added, keys.c.purpose == "device")),
         products=set(_ids(connection, products.c.product_id, named)),
         awaits_resync=any(r.kind == "rehit" for r in valid) and is_recovering(connection),
     )
@@ -99,7 +99,10 @@ def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict
 
 
 def _ids(
-    connection: Connection, column: Column[Any], ids: Collection[int], *conditions: TextClause
+    connection: Connection,
+    column: Column[Any],
+    ids: Collection[int],
+    *conditions: ColumnElement[bool],
 ) -> list[int]:
     """Which of the ids have a row."""
     return get(connection, (column,), is_one_of(column, ids), *conditions)[0] if ids else []
@@ -244,5 +247,4 @@ def _raising(at: str, count: int, state: int, ids: Sequence[int]) -> str:
         f"cause = 'order', priority = {PRIORITY_ORDER}",
         "tries = 0, failed_at = NULL, last_error = NULL",
     ]
-    where = is_one_of(device_work.c.device_id, ids)
-    return f"UPDATE device_work SET {', '.join(changes)} WHERE {where}"  # noqa: S608 (numbers)  # nosec B608
+    return f"UPDATE device_work SET {', '.join(changes)} WHERE device_id IN {listing(ids)}"  # noqa: S608 (numbers)  # nosec B608

@@ -3,16 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import itemgetter
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, RowMapping, and_, or_, select
+from sqlalchemy import Connection, Engine, RowMapping, and_, case, or_, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.bulk import get, is_one_of
-from portcullis.store.database import database_now
-from portcullis.store.keys import device_keys_of
-from portcullis.store.schema import AGAIN, devices, entitlements, keys, messages
+from portcullis.store.database import database_now, snapshot, unix_s, utc_now
+from portcullis.store.keys import device_keys_and_activity
+from portcullis.store.schema import AGAIN, entitlements, keys, messages
 
 _TO_SEAL = (0, AGAIN)
 
@@ -21,11 +20,14 @@ MESSAGE_GRACE = timedelta(hours=2)
 
 
 class Window(NamedTuple):
-    """An entitlement of a device; `starts_at` None: since its order, `ends_at` None: open."""
+    """An entitlement of a device, in Unix seconds.
+
+    `starts_at` None: since its order, or long ago. `ends_at` None: open.
+    """
 
     product_id: int
-    starts_at: datetime | None
-    ends_at: datetime | None
+    starts_at: int | None
+    ends_at: int | None
 
 
 @dataclass(frozen=True)
@@ -43,37 +45,33 @@ class Orders:
 def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
     """Read state, unsealed messages and sealed keys of the devices, after the claim.
 
-    The chains come first: a chain that was begun because a box lost its rights is never read
+    All as of one moment: a chain that was begun because a box lost its rights is never read
     together with the rights it had.
     """
-    with engine.connect() as connection:
+    with snapshot(engine) as connection:
         now = database_now(connection)
-        chains = _chains(connection, device_ids)
-        device = devices.c
-        ids, flags = get(
-            connection, (device.device_id, device.active), is_one_of(device.device_id, device_ids)
-        )
+        windows = _windows(connection, device_ids, now)
+        device_keys, active = device_keys_and_activity(connection, device_ids)
         return Orders(
             now=now,
-            active=dict(zip(ids, map(bool, flags), strict=True)),
-            entitlements=_windows(connection, device_ids, now),
+            active=active,
+            entitlements=windows,
             messages=_texts(connection, device_ids, now),
-            device_keys=device_keys_of(connection, device_ids),
-            chains=chains,
+            device_keys=device_keys,
+            chains=_chains(
+                connection, {window.product_id for held in windows.values() for window in held}
+            ),
         )
 
 
-def _chains(connection: Connection, device_ids: Collection[int]) -> dict[int, list[RowMapping]]:
-    """The chains of what the devices may be entitled to, newest first."""
-    products = select(entitlements.c.product_id).where(
-        is_one_of(entitlements.c.device_id, device_ids)
-    )
+def _chains(connection: Connection, products: Collection[int]) -> dict[int, list[RowMapping]]:
+    """The chains of products, newest first."""
     chains: dict[int, list[RowMapping]] = {}
     for row in connection.execute(
         select(keys)
         .where(
             keys.c.purpose == "product",
-            keys.c.owner.in_(connection.execute(products.distinct()).scalars().all()),
+            keys.c.owner.in_(products),
             keys.c.retired_at.is_(None),
             keys.c.seal_epoch.is_not(None),
         )
@@ -83,27 +81,36 @@ def _chains(connection: Connection, device_ids: Collection[int]) -> dict[int, li
     return chains
 
 
+_HELD = entitlements.c
+_WINDOW = (
+    _HELD.device_id,
+    _HELD.product_id,
+    # One that begins with its order has begun, whatever the clock says; most began long ago.
+    case(
+        (or_(_HELD.starts_at == _HELD.ordered_at, _HELD.starts_at <= utc_now()), None),
+        else_=unix_s(_HELD.starts_at),
+    ),
+    unix_s(_HELD.ends_at),
+)
+
+
 def _windows(
     connection: Connection, device_ids: Collection[int], now: datetime
 ) -> Mapping[int, Sequence[Window]]:
-    held = entitlements.c
-    columns = (held.device_id, held.product_id, held.starts_at, held.ends_at, held.ordered_at)
     found = get(
         connection,
-        columns,
-        is_one_of(held.device_id, device_ids),
-        or_(held.ends_at.is_(None), held.ends_at > now),
+        _WINDOW,
+        is_one_of(_HELD.device_id, device_ids),
+        or_(_HELD.ends_at.is_(None), _HELD.ends_at > now),
     )
     windows: dict[int, list[Window]] = {}
-    rows = sorted(zip(*found, strict=True), key=itemgetter(0, 1))
-    for device_id, product_id, starts_at, ends_at, ordered_at in rows:
-        start = begins_at(starts_at, ordered_at)
-        windows.setdefault(device_id, []).append(Window(product_id, start, ends_at))
+    for device_id, *window in sorted(zip(*found, strict=True)):
+        windows.setdefault(device_id, []).append(Window._make(window))
     return windows
 
 
 def begins_at(starts_at: datetime, ordered_at: datetime | None) -> datetime | None:
-    """When a right or a message begins; None: with its order, whatever the clock said then.
+    """When a message begins; None: with its order, whatever the clock said then.
 
     A clock that has been set back since would make it wait for what it said.
     """

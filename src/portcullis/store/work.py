@@ -9,24 +9,24 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import gt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import (
-    Column,
     ColumnElement,
     Connection,
     Engine,
+    and_,
     case,
     func,
     literal_column,
     or_,
     select,
+    true,
     update,
 )
-from sqlalchemy.sql.elements import TextClause
 
 from portcullis.emm import Kind
-from portcullis.store.bulk import get, is_one_of, literal, put
+from portcullis.store.bulk import get, is_one_of, listing, literal, put
 from portcullis.store.database import as_time, database_now, greatest, retried, utc_now, writing
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.held import HeldError, read_held
@@ -47,7 +47,7 @@ PRIORITIES = (PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL)
 class Claimed(NamedTuple):
     """A device that is ours until the claim's deadline. `wanted`: the orders it must cover.
 
-    `held` None: the column is damaged, and no state can be sealed.
+    `held` None: the column is damaged, and no state can be sealed. `parts`: of the state in `emms`.
     """
 
     device_id: int
@@ -59,6 +59,7 @@ class Claimed(NamedTuple):
     tries: int
     held: Mapping[int, int] | None
     dirty_at: datetime | None = None
+    parts: int = 0
 
 
 def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claimed]:
@@ -67,8 +68,6 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
     The number is max(held + 1, Unix seconds by the database): a head-end restored from a
     backup is ahead of all it ever aired.
     """
-    if not _is_any_due(engine, hold):
-        return []
     work = device_work.c
     with writing(engine) as connection:
         now = database_now(connection)
@@ -83,8 +82,9 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
                 .order_by(work.due_at)
                 .limit(limit - len(ids))
                 .with_for_update(skip_locked=True)
+                .subquery("due")
             )
-            ids += connection.execute(due).scalars()
+            ids += get(connection, (due.c.device_id,))[0]
             if len(ids) >= limit:
                 break
         if not ids:
@@ -110,7 +110,7 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
         return _claimed(connection, here)
 
 
-def _is_any_due(engine: Engine, hold: timedelta) -> bool:
+def is_any_due(engine: Engine, hold: timedelta) -> bool:
     """Whether there may be something to claim: what an idle EMMG asks, in one statement."""
     due_at = device_work.c.due_at
     ends = [
@@ -147,15 +147,21 @@ def claimed(engine: Engine, token: str) -> list[Claimed]:
         return _claimed(connection, device_work.c.claim_token == token)
 
 
-def _claimed(connection: Connection, where: ColumnElement[bool] | TextClause) -> list[Claimed]:
-    work = device_work.c
-    columns: tuple[Column[Any], ...] = (
-        *(work.device_id, work.wanted, work.state_wanted, work.state_sealed),
-        *(work.epoch, work.sequence, work.cause, work.tries, work.held, work.dirty_at),
+_CLAIMED = (
+    *(device_work.c.device_id, device_work.c.wanted),
+    *(device_work.c.state_wanted, device_work.c.state_sealed),
+    *(device_work.c.epoch, device_work.c.sequence, device_work.c.cause, device_work.c.tries),
+    *(device_work.c.held, device_work.c.dirty_at, func.coalesce(emms.c.parts, 0)),
+)
+_STATE = and_(emms.c.device_id == device_work.c.device_id, emms.c.message_id == 0, emms.c.part == 1)
+
+
+def _claimed(connection: Connection, where: ColumnElement[bool]) -> list[Claimed]:
+    device_id, wanted, state, sealed, *others, held, dirty_at, parts = get(
+        connection, _CLAIMED, where, source=device_work.outerjoin(emms, _STATE)
     )
-    device_id, wanted, state, sealed, *others, held, dirty_at = get(connection, columns, where)
     seals_state = map(gt, state, sealed)
-    fields = (device_id, wanted, seals_state, *others, map(_held, held), dirty_at)
+    fields = (device_id, wanted, seals_state, *others, map(_held, held), dirty_at, parts)
     return list(map(Claimed._make, zip(*fields, strict=True)))
 
 
@@ -190,87 +196,97 @@ class Finished(NamedTuple):
     held: Mapping[int, int] | None
 
 
-@retried
 def finish(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
     """Write what was sealed, for the devices whose claim is still ours; returns those."""
+    batch = sorted(batch, key=lambda done: done.claimed.device_id)  # as all lock rows
+    while batch:
+        try:
+            _write(engine, token, batch)
+            break
+        except _LostError:
+            ours = _still_ours(engine, token, batch)
+            batch = [done for done in batch if done.claimed.device_id in ours]
+    return {done.claimed.device_id for done in batch}
+
+
+class _LostError(Exception):
+    """Another has taken over some device of a batch: nothing of it is written."""
+
+
+def _still_ours(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
     work = device_work.c
+    here = is_one_of(work.device_id, (done.claimed.device_id for done in batch))
+    with engine.connect() as connection:
+        return set(get(connection, (work.device_id,), here, work.claim_token == token)[0])
+
+
+@retried
+def _write(engine: Engine, token: str, batch: Sequence[Finished]) -> None:
     with writing(engine) as connection:
-        ours = set(
-            connection.execute(
-                select(work.device_id)
-                .where(
-                    is_one_of(work.device_id, (done.claimed.device_id for done in batch)),
-                    work.claim_token == token,
-                )
-                .order_by(work.device_id)
-                .with_for_update()
-            ).scalars()
-        )
-        mine = [done for done in batch if done.claimed.device_id in ours]
-        if not mine:
-            return set()
-        mine.sort(key=lambda done: done.claimed.device_id)
         now = database_now(connection)
-        _settle(connection, mine, now)
-        sealed = [emm for done in mine for emm in done.emms]
-        if sealed:
-            _write_airings(connection, sealed, now)
-            _write_emms(connection, sealed, now)
-        return ours
+        _settle(connection, token, batch, now)
+        if any(done.emms for done in batch):
+            _write_airings(connection, batch, now)
+            _write_emms(connection, batch, now)
 
 
-def _settle(connection: Connection, mine: Sequence[Finished], now: datetime) -> None:
+def _settle(connection: Connection, token: str, batch: Sequence[Finished], now: datetime) -> None:
+    """Let go of the devices, with what is sealed for them; raises _LostError."""
     work = device_work.c
+    here = is_one_of(work.device_id, (done.claimed.device_id for done in batch))
     still_dirty = work.wanted > work.claim_wanted
-    # MySQL assigns from left to right: claim_wanted and claim_token go last.
-    settled = (
-        (work.dirty_at, case((still_dirty, now), else_=None)),
-        (work.due_at, case((still_dirty, now), else_=None)),
-        (work.sealed, work.claim_wanted),
-        (work.tries, 0),
-        (work.last_error, None),
-        (work.claim_token, None),
-        (work.claim_wanted, None),
+    with_state = _is_with_state(batch)
+    written = connection.execute(
+        update(device_work)
+        .where(here, work.claim_token == token)
+        # MySQL assigns from left to right: claim_wanted and claim_token go last.
+        .ordered_values(
+            (work.held, _held_now(batch)),
+            (work.state_sealed, case((with_state, work.claim_wanted), else_=work.state_sealed)),
+            (work.state_sealed_at, case((with_state, now), else_=work.state_sealed_at)),
+            (work.dirty_at, case((still_dirty, now), else_=None)),
+            (work.due_at, case((still_dirty, now), else_=None)),
+            (work.sealed, work.claim_wanted),
+            (work.tries, 0),
+            (work.last_error, None),
+            (work.claim_token, None),
+            (work.claim_wanted, None),
+        )
     )
-    with_state = (
-        (work.held, _held_now(mine)),
-        (work.state_sealed, work.claim_wanted),
-        (work.state_sealed_at, now),
-        *settled,
-    )
-    for values, seals_state in ((with_state, True), (settled, False)):
-        ids = [d.claimed.device_id for d in mine if d.claimed.seals_state == seals_state]
-        if ids:
-            connection.execute(
-                update(device_work).where(is_one_of(work.device_id, ids)).ordered_values(*values)
-            )
+    if written.rowcount < len(batch):
+        raise _LostError
     for kind, column in ((Kind.MESSAGE, "sealed"), (Kind.WITHDRAWAL, "withdrawal_sealed")):
-        ids = [sealed.message_id for done in mine for sealed in done.emms if sealed.kind is kind]
+        ids = [sealed.message_id for done in batch for sealed in done.emms if sealed.kind is kind]
         if ids:
             connection.execute(
                 update(messages).where(is_one_of(messages.c.message_id, ids)).values({column: 1})
             )
 
 
-def _held_now(mine: Sequence[Finished]) -> ColumnElement[str]:
+def _is_with_state(batch: Sequence[Finished]) -> ColumnElement[bool]:
+    ids = [done.claimed.device_id for done in batch if done.claimed.seals_state]
+    return true() if len(ids) == len(batch) else is_one_of(device_work.c.device_id, ids)
+
+
+def _held_now(batch: Sequence[Finished]) -> ColumnElement[str]:
     """What `held` becomes: bundles of products are few, boxes many."""
     ids: dict[str, list[int]] = {}
-    for done in mine:
+    for done in batch:
         if done.held != done.claimed.held:
             ids.setdefault(json.dumps(done.held, sort_keys=True), []).append(done.claimed.device_id)
     cases = "".join(
-        f" WHEN {is_one_of(device_work.c.device_id, some)} THEN {literal(held)}"
-        for held, some in ids.items()
+        f" WHEN device_id IN {listing(some)} THEN {literal(held)}" for held, some in ids.items()
     )
     return literal_column(f"CASE{cases} ELSE held END" if ids else "held", device_work.c.held.type)
 
 
-def _write_airings(connection: Connection, sealed: Sequence[SealedEmm], now: datetime) -> None:
+def _write_airings(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
     """Have the orders that these EMMs cover wait for their first airing."""
     at = literal(now)
     rows = [
         f"({emm.device_id},{emm.message_id},{emm.covers},{at},NULL)"
-        for emm in sealed
+        for done in batch
+        for emm in done.emms
         if emm.cause == "order"
     ]
     columns = ("device_id", "message_id", "wanted", "sealed_at", "first_aired_at")
@@ -285,17 +301,26 @@ _OF_AN_ORDER = ("first_aired_at", "ordered_at")
 _EMM_COLUMNS = ("device_id", "message_id", "part", *_SLOT, *_OF_AN_ORDER)
 
 
-def _write_emms(connection: Connection, sealed: Sequence[SealedEmm], now: datetime) -> None:
+def _write_emms(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
     revision, at = next_revision(connection), literal(now)
+    sealed = [emm for done in batch for emm in done.emms]
     for is_order in (True, False):
         chosen = [emm for emm in sealed if (emm.cause == "order") == is_order]
         rows = [row for emm in chosen for row in _emm_rows(emm, revision, at)]
         # An order's EMM has not been aired; a re-key keeps when its slot first was.
         put(connection, emms, _EMM_COLUMNS, rows, (*_SLOT, *_OF_AN_ORDER) if is_order else _SLOT)
-    # Parts that the new set no longer has leave the carousel.
+    _withdraw_parts(connection, batch, revision)
+
+
+def _withdraw_parts(connection: Connection, batch: Sequence[Finished], revision: int) -> None:
+    """Parts that the new set no longer has leave the carousel."""
+    sealed = [(done.claimed, emm) for done in batch for emm in done.emms]
+    states = [
+        c.device_id for c, emm in sealed if not emm.message_id and c.parts > len(emm.sections)
+    ]
+    texts = [(c.device_id, emm.message_id) for c, emm in sealed if emm.message_id]
     slot = emms.c
-    for message_ids in ({0}, {emm.message_id for emm in sealed} - {0}):
-        ids = [emm.device_id for emm in sealed if emm.message_id in message_ids]
+    for ids, message_ids in ((states, {0}), ([box for box, _ in texts], {one for _, one in texts})):
         if ids:
             connection.execute(
                 update(emms)
