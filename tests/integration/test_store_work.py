@@ -23,6 +23,7 @@ from portcullis.store.work import (
     Finished,
     SealedEmm,
     claim,
+    claimed,
     finish,
     hold_on,
 )
@@ -148,15 +149,25 @@ def test_a_dead_emmgs_claim_comes_due_by_itself(engine: Engine) -> None:
     assert [c.device_id for c in claim(engine, "alive", 10, HOLD)] == [1]
 
 
+def test_a_claim_whose_answer_was_lost_is_found_until_it_comes_due(engine: Engine) -> None:
+    """By its token, with its numbers; once it is due it is anybody's, and not taken up."""
+    order(engine, 1, 2)
+    made = claim(engine, "mine", 1, HOLD)
+    assert claimed(engine, "mine") == made
+    assert claimed(engine, "another's") == []
+    claim(engine, "late", 1, OVER)
+    assert claimed(engine, "late") == []
+
+
 def test_a_claim_is_held_on_to_only_by_whose_it_still_is(engine: Engine) -> None:
     """What is renewed nobody takes; what another has taken is not taken back."""
     order(engine, 1, 2)
     claim(engine, "slow", 1, OVER)
-    hold_on(engine, {"slow", "idle"}, HOLD)
+    hold_on(engine, {"slow": [1, 2], "idle": []}, HOLD)
     assert [c.device_id for c in claim(engine, "other", 10, OVER)] == [2]
-    hold_on(engine, {"slow"}, OVER)
+    hold_on(engine, {"slow": [1]}, OVER)
     assert {c.device_id for c in claim(engine, "other", 10, HOLD)} == {1, 2}
-    hold_on(engine, {"slow"}, OVER)
+    hold_on(engine, {"slow": [1]}, OVER)
     assert claim(engine, "third", 10, HOLD) == []
 
 
@@ -175,8 +186,8 @@ def test_what_is_held_and_covered_is_remembered(engine: Engine) -> None:
 def test_a_rekey_keeps_the_first_airing_and_waits_behind_orders(engine: Engine) -> None:
     """Re-keyed bytes go into the box's slot; only an order makes it unaired again."""
     order(engine, 1, 2)
-    for claimed in claim(engine, "a", 10, HOLD):
-        finish(engine, "a", [sealed(claimed)])
+    for one in claim(engine, "a", 10, HOLD):
+        finish(engine, "a", [sealed(one)])
     aired = datetime(2026, 1, 1, tzinfo=UTC)
     with writing(engine) as connection:
         connection.execute(update(emms).values(first_aired_at=aired))
@@ -218,7 +229,7 @@ def test_no_revision_is_skipped_by_a_reader_among_writers(engine: Engine) -> Non
 
     def write(token: str) -> None:
         while claims := claim(engine, token, 3, HOLD):
-            finish(engine, token, [sealed(claimed) for claimed in claims])
+            finish(engine, token, [sealed(one) for one in claims])
 
     def read() -> None:
         seen: set[int] = set()

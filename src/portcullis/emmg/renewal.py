@@ -1,7 +1,7 @@
 """Claims that outlast their hold: a batch that takes long keeps its own, a dead EMMG's come due."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,11 +24,11 @@ async def keep_claims(engine: Engine, workers: Sequence[Worker], hold: Duration)
 
     What is not renewed in time, another takes: `finish` writes only what is still claimed.
     """
-    before: set[str] = set()
+    before: Collection[str] = ()
     while True:
         await asyncio.sleep(hold / _PARTS)
-        now = {worker.token for worker in workers if worker.token is not None}
-        if lasting := now & before:
+        now = {worker.token: worker.device_ids for worker in workers if worker.token is not None}
+        if lasting := {token: ids for token, ids in now.items() if token in before}:
             try:
                 await in_thread(hold_on, engine, lasting, hold.delta)
             except SQLAlchemyError as error:

@@ -80,6 +80,8 @@ class Worker:
         """Why the last round failed; None when it did not."""
         self.token: str | None = None
         """Under which the batch at hand is claimed."""
+        self.device_ids: Sequence[int] = ()
+        """The devices of that batch, once they are known."""
         self._limit = config.batch
         """Devices to claim: fewer after a batch that took the encryptor away."""
         self._goes_on = False
@@ -124,6 +126,7 @@ class Worker:
             claims = claim(self._engine, self.token, self._limit, hold)
         else:
             claims = claimed(self._engine, self.token)
+        self.device_ids = [claimed.device_id for claimed in claims]
         if claims:
             self._work_on(claims, self.token)
             self._limit = min(self._config.batch, _GROWTH * self._limit)
@@ -138,7 +141,7 @@ class Worker:
         return self._limit < self._config.batch
 
     def _work_on(self, claims: Sequence[Claimed], token: str) -> None:
-        ids = [claimed.device_id for claimed in claims]
+        ids = self.device_ids
         try:
             spoiling = self._halve(claims, token)
         except (EncryptorUnavailableError, ClocksDisagreeError) as error:

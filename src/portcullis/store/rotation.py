@@ -10,13 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, retried, writing
 from portcullis.store.keys import key_row, record_chain_made
 from portcullis.store.schema import (
+    PRIORITIES,
     PRIORITY_RESEAL,
     device_work,
     emms,
@@ -202,20 +214,31 @@ def mark_chunk_for_reseal(engine: Engine, now: datetime, age: timedelta, limit: 
     Or was sealed by a clock that was ahead: it lacks what ends before then, and tells the box a
     time that is not yet.
     """
-    work = device_work.c
-    is_due = or_(work.state_sealed_at < now - age, work.state_sealed_at > now + _AHEAD)
     with writing(engine) as connection:
-        ids = list(
-            connection.execute(
-                select(work.device_id)
-                .join(emms, and_(emms.c.device_id == work.device_id, _state_on_air()))
-                .where(is_due, work.dirty_at.is_(None))
-                .order_by(work.state_sealed_at)
-                .limit(limit)
-            ).scalars()
-        )
+        old = [
+            row
+            for priority in PRIORITIES
+            for row in connection.execute(_old_states(now, age, priority).limit(limit))
+        ]
+        ids = [device_id for _, device_id in sorted(map(tuple, old))[:limit]]
         mark(connection, ids, now, "reseal", PRIORITY_RESEAL)
         return len(ids)
+
+
+def _old_states(now: datetime, age: timedelta, priority: int) -> Select[tuple[datetime, int]]:
+    """When it was sealed and whose it is, oldest first; `priority`: of what was done last."""
+    work = device_work.c
+    return (
+        select(work.state_sealed_at, work.device_id)
+        .join(emms, and_(emms.c.device_id == work.device_id, _state_on_air()))
+        .where(
+            work.priority == priority,
+            work.due_at.is_(None),
+            or_(work.state_sealed_at < now - age, work.state_sealed_at > now + _AHEAD),
+            work.dirty_at.is_(None),
+        )
+        .order_by(work.state_sealed_at)
+    )
 
 
 def _state_on_air() -> ColumnElement[bool]:

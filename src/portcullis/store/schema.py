@@ -183,7 +183,7 @@ messages = Table(
     sqlite_autoincrement=True,  # as elsewhere: no id a second time, which a box would not show
 )
 
-PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL = 0, 1, 2
+PRIORITIES = PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL = 0, 1, 2
 
 # emmg; the gateway raises `wanted`, the scheduler asks for re-keys. One row per device, made
 # with the device's first order.
@@ -210,11 +210,9 @@ device_work = Table(
     # JSON {product_id: highest epoch ever sealed for it}: what a removed box can still open
     Column("held", _LONG_TEXT, nullable=False, default="{}"),
     Column("state_sealed_at", UtcDateTime),
-    Index(None, "priority", "due_at"),
-    Index(None, "claim_token"),
-    Index(None, "dirty_at"),
+    # Each sealing writes it twice: the queue, and behind the clean ones' NULL the age of states.
+    Index(None, "priority", "due_at", "state_sealed_at"),
     Index(None, "failed_at"),
-    Index(None, "state_sealed_at"),
 )
 
 # scheduler (device keys: by import). `sealed_key` opens only in the encryptor, which checks

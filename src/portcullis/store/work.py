@@ -31,9 +31,7 @@ from portcullis.store.database import as_time, database_now, greatest, retried, 
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.held import HeldError, read_held
 from portcullis.store.schema import (
-    PRIORITY_ORDER,
-    PRIORITY_REKEY,
-    PRIORITY_RESEAL,
+    PRIORITIES,
     airings,
     device_work,
     emms,
@@ -41,7 +39,6 @@ from portcullis.store.schema import (
 )
 
 _LONGEST_WAIT = timedelta(minutes=10)
-PRIORITIES = (PRIORITY_ORDER, PRIORITY_REKEY, PRIORITY_RESEAL)
 
 
 class Claimed(NamedTuple):
@@ -130,21 +127,34 @@ def _latest(now: datetime, hold: timedelta) -> datetime:
 
 
 @retried
-def hold_on(engine: Engine, tokens: Collection[str], hold: timedelta) -> None:
-    """Put off when claims come due, for a batch that takes long; one that was lost stays lost."""
+def hold_on(engine: Engine, batches: Mapping[str, Collection[int]], hold: timedelta) -> None:
+    """Put off when claims come due, for batches that take long; one that was lost stays lost.
+
+    batches: token → the devices claimed under it.
+    """
     work = device_work.c
     with writing(engine) as connection:
-        connection.execute(
-            update(device_work)
-            .where(work.claim_token.in_(tokens))
-            .values(due_at=database_now(connection) + hold)
-        )
+        due_at = database_now(connection) + hold
+        for token, device_ids in batches.items():
+            connection.execute(
+                update(device_work)
+                .where(is_one_of(work.device_id, device_ids), work.claim_token == token)
+                .values(due_at=due_at)
+            )
 
 
 def claimed(engine: Engine, token: str) -> list[Claimed]:
-    """What is claimed under a token: after a fault that hid whether the claim was committed."""
+    """What is claimed under a token: after a fault that hid whether the claim was committed.
+
+    Found among the few that have not come due; one that has is claimed anew by whoever is first.
+    """
+    work = device_work.c
     with engine.connect() as connection:
-        return _claimed(connection, device_work.c.claim_token == token)
+        now = database_now(connection)
+        return _claimed(
+            connection,
+            and_(work.priority.in_(PRIORITIES), work.due_at > now, work.claim_token == token),
+        )
 
 
 _CLAIMED = (
