@@ -36,7 +36,7 @@ from portcullis.store.reads import device_record, request_by_id, request_by_tran
 from portcullis.store.rekey import begin_rotation, check_chunk, mark_chunk, read_rotations
 from portcullis.store.rotation import Chain, mark_chunk_for_reseal, read_chains
 from portcullis.store.to_seal import read_orders
-from portcullis.store.work import Finished, SealedEmm, claim, claimed, finish
+from portcullis.store.work import Finished, SealedEmm, claim, claimed, finish, hold_on, is_any_due
 from tests.conftest import running_mariadb
 
 pytestmark = [
@@ -166,9 +166,11 @@ def _orders(engine: Engine) -> None:
 
 
 def _sealing(engine: Engine) -> None:
+    assert is_any_due(engine, timedelta(seconds=30))
     claims = claim(engine, "t", _BATCH, timedelta(seconds=30))
     assert len(claims) == _BATCH
     assert claimed(engine, "t") != []
+    hold_on(engine, {"t": [one.device_id for one in claims]}, timedelta(seconds=30))
     read_orders(engine, [one.device_id for one in claims])
     done = [
         Finished(
@@ -222,7 +224,8 @@ def _rekeying(engine: Engine) -> None:
     (progress,) = read_rotations(engine)
     assert mark_chunk(engine, progress, chain, now, _BATCH) == _BATCH
     check_chunk(engine, progress, chain, now, _BATCH)
-    mark_chunk_for_reseal(engine, now, timedelta(days=1), _BATCH)
+    all_are_old = now + timedelta(days=2)
+    assert mark_chunk_for_reseal(engine, all_are_old, timedelta(days=1), _BATCH) == _BATCH
 
 
 def _purging(engine: Engine) -> None:

@@ -129,6 +129,35 @@ def test_the_older_claim_cannot_write_under_a_newer_number(engine: Engine) -> No
     assert rows_of(engine, 1) == [(fresh.sequence, b"new", 0)]
 
 
+def test_what_another_has_taken_over_does_not_hold_up_the_rest_of_a_batch(engine: Engine) -> None:
+    """The rest is written once, the other's device by the other alone."""
+    order(engine, 1, 2, 3)
+    mine = claim(engine, "mine", 10, OVER)
+    (taken,) = claim(engine, "another's", 1, HOLD)
+    rest = {1, 2, 3} - {taken.device_id}
+    assert finish(engine, "mine", [sealed(one, b"mine") for one in reversed(mine)]) == rest
+    assert finish(engine, "another's", [sealed(taken, b"other")]) == {taken.device_id}
+    assert rows_of(engine, taken.device_id) == [(taken.sequence, b"other", 0)]
+    assert [[row[1] for row in rows_of(engine, one)] for one in sorted(rest)] == [[b"mine"]] * 2
+    assert claim(engine, "late", 10, HOLD) == []
+
+
+def test_a_device_of_which_no_state_was_sealed_keeps_its_own(engine: Engine) -> None:
+    """Beside one whose state was, in the same batch: an order for a message is all it had."""
+    order(engine, 1, 2)
+    work = device_work.c
+    with writing(engine) as connection:
+        message_only = update(device_work).where(work.device_id == 2)
+        connection.execute(message_only.values(wanted=2, state_wanted=1, state_sealed=1))
+    one, two = claim(engine, "a", 10, HOLD)
+    assert (one.seals_state, two.seals_state) == (True, False)
+    assert finish(engine, "a", [sealed(one), Finished(two, (), two.held)]) == {1, 2}
+    columns = (work.sealed, work.state_sealed, work.state_sealed_at.is_not(None), work.held)
+    with engine.connect() as connection:
+        rows = connection.execute(select(*columns).order_by(work.device_id)).all()
+    assert list(map(tuple, rows)) == [(1, 1, True, '{"101": 3}'), (2, 1, False, "{}")]
+
+
 def test_an_order_during_the_claim_is_not_lost(engine: Engine) -> None:
     """What came after the claim keeps the device dirty, and is claimed next."""
     order(engine, 1)

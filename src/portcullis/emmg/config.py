@@ -16,7 +16,7 @@ class EmmgConfig(Section, frozen=True):
     """The upper 16 bits of the streams' client_id; part of every box's key derivation."""
     workers: int = 2
     """Batches in flight at once: crypto and SQL overlap."""
-    batch: int = 500
+    batch: int = 1000
     """Devices claimed at once, at most."""
     poll: Duration = Duration.parse("30ms")
     """How long an idle worker waits before it looks again."""

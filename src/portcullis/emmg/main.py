@@ -1,6 +1,7 @@
 """Wiring of the EMMG."""
 
 import asyncio
+import gc
 import threading
 from functools import partial
 
@@ -35,6 +36,7 @@ async def main(source: ConfigSource) -> None:
         service.notices["encryptors"] = client.notice
         running = [asyncio.create_task(in_thread(worker.run)) for worker in workers]
         renewing = asyncio.create_task(keep_claims(engine, workers, config.claim_hold))
+        gc.freeze()  # what lives as long as the process is not to be gone through with each batch
         await service.until_stopping(*running, renewing)
         stopping.set()
         all_done = asyncio.gather(*running)

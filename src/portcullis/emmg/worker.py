@@ -8,6 +8,7 @@ are nobody's fault: what was claimed is given back, and no try is counted.
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -187,10 +188,11 @@ class Worker:
             give_back(self._engine, token, batch.waiting.keys(), reason, _KEY_WAIT)
         finished, refused = read_reply(batch, *self._seal(batch, orders.now))
         written = finish(self._engine, token, finished)
-        for done in finished:
-            if done.claimed.device_id in written:
-                for sealed in done.emms:
-                    metrics.SEALED.labels(sealed.cause).inc()
+        causes = Counter(
+            emm.cause for done in finished if done.claimed.device_id in written for emm in done.emms
+        )
+        for cause, count in causes.items():
+            metrics.SEALED.labels(cause).inc(count)
         self._refuse(claims, token, refused)
 
     def _refuse(self, claims: Sequence[Claimed], token: str, refused: Mapping[int, str]) -> None:

@@ -231,9 +231,12 @@ def as_time(now: datetime | str) -> datetime:
     return value.replace(tzinfo=UTC)
 
 
+_NOW = select(utc_now())
+
+
 def database_now(connection: Connection) -> datetime:
     """The database's time, aware, UTC."""
-    return as_time(connection.execute(select(utc_now())).scalar_one())
+    return as_time(connection.execute(_NOW).scalar_one())
 
 
 def chunked(rows: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
