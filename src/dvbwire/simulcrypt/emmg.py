@@ -15,7 +15,9 @@ from dvbwire.simulcrypt.message import Message
 from dvbwire.simulcrypt.provision import (
     datagram_fits,
     encode_provision,
+    encode_provisions,
     encode_udp_message,
+    encode_udp_messages,
     provision_head,
     udp_provision_head,
 )
@@ -24,9 +26,13 @@ from dvbwire.simulcrypt.registry import (
     ErrorStatus,
     MessageType,
     ParameterType,
+    SectionTspktFlag,
     Side,
 )
 from dvbwire.simulcrypt.transitions import ChannelState, StreamState
+from dvbwire.ts import PACKET_SIZE, SYNC_BYTE
+
+_SYNC = bytes((SYNC_BYTE,))
 
 
 class EmmgConnection(Connection):
@@ -129,6 +135,19 @@ class EmmgConnection(Connection):
         version, head = self.version, self._provision_heads[stream_id]
         return [encode_provision(version, head, datagrams) for datagrams in messages]
 
+    def provide_packets(self, stream_id: int, packets: bytes, most: int) -> tuple[bytes, int]:
+        """Return data_provisions of `most` transport packets each, one behind the other.
+
+        Returns also how many bytes each has; the last has less where fewer packets are left.
+
+        Raises:
+            LocalProtocolError: the stream is not open, these are no transport packets or not what
+                `section_tspkt_flag` says, or they are too many for one message.
+        """
+        self._check_packets(stream_id, packets)
+        head = self._provision_heads[stream_id]
+        return encode_provisions(self.version, head, packets, most * PACKET_SIZE)
+
     def provide_udp(self, stream_id: int, datagrams: Sequence[bytes]) -> bytes:
         """Return the same as one UDP datagram, to be sent beside this connection.
 
@@ -145,6 +164,12 @@ class EmmgConnection(Connection):
         version, head = self.version, self._udp_heads[stream_id]
         return [encode_udp_message(version, head, datagrams) for datagrams in messages]
 
+    def provide_packets_udp(self, stream_id: int, packets: bytes, most: int) -> tuple[bytes, int]:
+        """Return the same as UDP datagrams, one behind the other, to be sent one by one."""
+        self._check_packets(stream_id, packets)
+        head = self._udp_heads[stream_id]
+        return encode_udp_messages(self.version, head, packets, most * PACKET_SIZE)
+
     def close_stream(self, stream_id: int, now: float) -> None:
         """Say that a stream ends; StreamClosed follows."""
         self._send_stream(MessageType.STREAM_CLOSE_REQUEST, stream_id)
@@ -153,6 +178,14 @@ class EmmgConnection(Connection):
     def close_channel(self) -> None:
         """Say that the channel ends: there is no answer; send what is queued, then close TCP."""
         self._send_channel(MessageType.CHANNEL_CLOSE)
+
+    def _check_packets(self, stream_id: int, packets: bytes) -> None:
+        self._require_open(stream_id)
+        count, rest = divmod(len(packets), PACKET_SIZE)
+        is_whole = count and not rest and packets[::PACKET_SIZE] == _SYNC * count
+        if not is_whole or self.section_tspkt_flag == SectionTspktFlag.SECTIONS:
+            detail = f"{len(packets)} bytes with section_TSpkt_flag {self.section_tspkt_flag}"
+            raise LocalProtocolError(f"transport packets of {detail}")
 
     def _check_provisions(self, stream_id: int, messages: Sequence[Sequence[bytes]]) -> None:
         self._require_open(stream_id)

@@ -79,6 +79,23 @@ def encode_provision(version: int, head: bytes, datagrams: Sequence[bytes]) -> b
     return b"".join(parts)
 
 
+def encode_provisions(version: int, head: bytes, packets: bytes, size: int) -> tuple[bytes, int]:
+    """Return data_provisions of `head`, each with `size` bytes of `packets` in one datagram.
+
+    One behind the other; and how long each is. The last is shorter where less is left.
+
+    Raises:
+        LocalProtocolError: more than a message holds.
+    """
+    before, view = _before_datagram(version, head, size), memoryview(packets)
+    parts: list[bytes | memoryview] = []
+    for start in range(0, len(view) - size + 1, size):
+        parts += (before, view[start : start + size])
+    if rest := len(view) % size:
+        parts += (_before_datagram(version, head, rest), view[-rest:])
+    return b"".join(parts), len(before) + size
+
+
 @lru_cache(maxsize=1024)
 def _before_datagram(version: int, head: bytes, length: int) -> bytes:
     """Return all of a data_provision that comes before its only datagram of so many bytes."""
@@ -119,6 +136,18 @@ def encode_udp_message(version: int, head: bytes, datagrams: Sequence[bytes]) ->
     if len(message) > _MAX_UDP_PAYLOAD:
         raise LocalProtocolError(f"data_provision of {len(message)} bytes over UDP")
     return message
+
+
+def encode_udp_messages(version: int, head: bytes, packets: bytes, size: int) -> tuple[bytes, int]:
+    """Return the same as `encode_provisions`, each to be one UDP datagram.
+
+    Raises:
+        LocalProtocolError: more than UDP carries.
+    """
+    messages, length = encode_provisions(version, head, packets, size)
+    if length > _MAX_UDP_PAYLOAD:
+        raise LocalProtocolError(f"data_provision of {length} bytes over UDP")
+    return messages, length
 
 
 @dataclass(frozen=True, slots=True)
