@@ -16,7 +16,7 @@ from portcullis.scheduler.config import SchedulerConfig
 from portcullis.scheduler.figures import Figures
 from portcullis.scheduler.jobs import Jobs
 from portcullis.store.database import database_now, engine_for, writing
-from portcullis.store.feed import feed_position
+from portcullis.store.feed import FeedWatch
 from portcullis.store.health import DatabaseHealth
 from portcullis.store.orders import Accepted, NewRequest, apply_requests
 from portcullis.store.recovery import declare_restored, declare_resynchronised, open_recovery
@@ -113,7 +113,7 @@ def test_cyclers_reload_and_chains_of_evidence_begin_anew(engine: Engine) -> Non
     with writing(engine) as connection:
         connection.execute(update(feed).values(timeline=5))
     declare_restored(engine, BACKUP_AT)
-    assert feed_position(engine).timeline > 1_700_000_000
+    assert FeedWatch(engine).position().timeline > 1_700_000_000
     declare_restored(engine, BACKUP_AT)
     with engine.connect() as connection:
         series = connection.execute(

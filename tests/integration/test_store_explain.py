@@ -15,9 +15,9 @@ from portcullis.emm import Kind
 from portcullis.store.database import engine_for
 from portcullis.store.failures import failed_devices
 from portcullis.store.feed import (
+    FeedWatch,
     FirstAiring,
     changes,
-    feed_position,
     first_aired_times,
     write_first_airings,
 )
@@ -184,7 +184,7 @@ def _sealing(engine: Engine) -> None:
 
 
 def _airing(engine: Engine) -> None:
-    revision = feed_position(engine).revision
+    revision = FeedWatch(engine).position().revision
     rows = changes(engine, revision - 1, revision)
     assert rows
     write_first_airings(
@@ -232,7 +232,7 @@ def _purging(engine: Engine) -> None:
     now = datetime.now(UTC)
     tombstone_ended(engine, now)
     tombstone_removed(engine, now)
-    delete_tombstones(engine, feed_position(engine).revision)
+    delete_tombstones(engine, FeedWatch(engine).position().revision)
     delete_over(engine, now)
     delete_old(engine, now - timedelta(days=731), None)
 

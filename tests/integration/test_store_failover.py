@@ -23,6 +23,7 @@ from portcullis.runtime.devca import init_ca
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.applying import Refusal
 from portcullis.store.database import database_now, engine_for, retried, writing
+from portcullis.store.feed import FeedWatch
 from portcullis.store.orders import Accepted, NewRequest, Refused, apply_requests
 from portcullis.store.schema import device_work, devices, products
 from portcullis.store.servers import LOST_S
@@ -80,6 +81,21 @@ def test_an_engine_follows_a_promotion(cluster: Cluster, engine: Engine) -> None
     assert before.isdisjoint(after)
     assert len(after) == 1
     assert isinstance(apply_requests(engine, [_put_product(1)])[0], Accepted)
+
+
+def test_a_watch_of_the_feed_follows_a_promotion(cluster: Cluster) -> None:
+    """Though it keeps its connection: it never reads of what has become a replica."""
+    engine = engine_for(cluster.multi_url("portcullis_cycler"))
+    watch = FeedWatch(engine)
+    watch.position()
+    cluster.promote(_other(cluster))
+    position = watch.position()
+    assert position[:2] == FeedWatch(engine).position()[:2]
+    connection = watch._connection
+    assert connection is not None
+    assert not connection.execute(text("SELECT @@read_only")).scalar()
+    watch.close()
+    engine.dispose()
 
 
 def test_a_transaction_cut_by_a_promotion_is_run_again(cluster: Cluster, engine: Engine) -> None:

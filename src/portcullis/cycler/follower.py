@@ -19,7 +19,7 @@ from portcullis.store.feed import (
     TOMBSTONE_HORIZON_S,
     AirableEmm,
     FeedPosition,
-    feed_position,
+    FeedWatch,
     next_changes,
 )
 from portcullis.store.load import Page, page_rows, read_page
@@ -70,6 +70,7 @@ class Follower:
         self._engine = engine
         self._carousels = carousels
         self._clock = clock
+        self._watch = FeedWatch(engine)
         self._last: FeedPosition | None = None
 
     async def run(self, poll_s: float) -> None:
@@ -86,7 +87,7 @@ class Follower:
     async def step(self) -> bool:
         """Take over what has changed; returns whether anything has. Raises SQLAlchemyError."""
         asked_at = self._clock.now()
-        position = await in_thread(feed_position, self._engine)
+        position = await in_thread(self._watch.position)
         answered_at = self._clock.now()
         self._clock.measured(position.database_time.timestamp(), asked_at, answered_at)
         last = self._last

@@ -64,6 +64,7 @@ def engine_for(url: str, *, pool_size: int = 5, answer_s: float | None = 30.0) -
         pool_timeout=_POOL_S,
         pool_recycle=1800,
         hide_parameters=True,
+        skip_autocommit_rollback=True,
         connect_args={
             "connect_timeout": _CONNECT_S,
             "read_timeout": answer_s,
@@ -223,6 +224,22 @@ def _unix_s_mysql(element: unix_s, compiler: SQLCompiler, **options: Any) -> str
 @compiles(unix_s, "sqlite")
 def _unix_s_sqlite(element: unix_s, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
     return f"CAST(STRFTIME('%s', {compiler.process(element.clauses, **options)}) AS INTEGER)"
+
+
+class read_only(GenericFunction[int]):  # noqa: N801 (SQL functions are spelled like this)
+    """Whether the server takes no writes: a replica."""
+
+    inherit_cache = True
+
+
+@compiles(read_only, "mysql")
+def _read_only_mysql(_element: read_only, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
+    return "@@read_only"
+
+
+@compiles(read_only, "sqlite")
+def _read_only_sqlite(_element: read_only, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 (as SQLAlchemy passes them)
+    return "0"
 
 
 def as_time(now: datetime | str) -> datetime:

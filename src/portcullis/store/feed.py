@@ -8,12 +8,14 @@ new timeline, or an absence longer than that, calls for all of it again.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, and_, case, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, Row, and_, case, literal, or_, select, tuple_, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from portcullis.store.database import chunked, database_now, retried, writing
+from portcullis.store.database import as_time, chunked, read_only, retried, utc_now, writing
 from portcullis.store.schema import UtcDateTime, airings, emms, feed
+from portcullis.store.servers import hurry
 
 TOMBSTONE_HORIZON_S = 3600.0
 _ROWS_PER_STATEMENT = 200
@@ -71,14 +73,51 @@ class FirstAiring(NamedTuple):
     waited_s: float | None = None
 
 
+_POSITION = select(
+    feed.c.timeline, feed.c.revision, utc_now().label("now"), read_only().label("read_only")
+)
 COLUMNS = [emms.c[name] for name in AirableEmm._fields]
 
 
-def feed_position(engine: Engine) -> FeedPosition:
-    """Read the feed's row and the database's clock."""
-    with engine.connect() as connection:
-        row = connection.execute(select(feed.c.timeline, feed.c.revision)).one()
-        return FeedPosition(row.timeline, row.revision, database_now(connection))
+class FeedWatch:
+    """Looks at the feed again and again, each time with one statement, on a connection it keeps.
+
+    A server that has become a replica is left for the one that takes writes, and one that hangs
+    is lost, as when a connection leaves the pool.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    def position(self) -> FeedPosition:
+        """Read the feed's row and the database's clock; raises SQLAlchemyError."""
+        row = self._look()
+        if row.read_only:
+            self.close()
+            row = self._look()
+        return FeedPosition(row.timeline, row.revision, as_time(row.now))
+
+    def close(self) -> None:
+        """Give the connection up, until the next look."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def _look(self) -> Row[Any]:
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+                self._connection.execution_options(isolation_level="AUTOCOMMIT")
+                self._connection.detach()
+                if self._engine.dialect.name == "mysql":
+                    hurry(self._connection.connection.dbapi_connection)
+            row = self._connection.execute(_POSITION).one()
+            self._connection.rollback()  # a statement to SQLite alone
+        except SQLAlchemyError:
+            self.close()
+            raise
+        return row
 
 
 def changes(engine: Engine, after: int, up_to: int) -> list[AirableEmm]:

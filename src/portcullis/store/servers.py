@@ -169,16 +169,25 @@ def takes_writes(connection: Any) -> bool:  # noqa: ANN401 (a DBAPI connection)
         return not cursor.fetchone()[0]
 
 
+def hurry(connection: Any) -> object:  # noqa: ANN401 (a DBAPI connection)
+    """Wait for this connection's answers no longer than for a greeting; returns the old bound.
+
+    PyMySQL reads this attribute before each answer, and has no other way to bound a single one.
+    """
+    answer_s: object = connection._read_timeout  # noqa: SLF001 (see above)
+    connection._read_timeout = _GREET_S  # noqa: SLF001 (see above)
+    return answer_s
+
+
 def _look(connection: Any, _record: object, _proxy: object) -> None:  # noqa: ANN401 (a DBAPI connection)
-    # A server that hangs is not waited for as long as a statement may take. PyMySQL reads this
-    # attribute before each answer, and has no other way to bound a single one.
-    answer_s, connection._read_timeout = connection._read_timeout, _GREET_S  # noqa: SLF001
+    # A server that hangs is not waited for as long as a statement may take.
+    answer_s = hurry(connection)
     try:
         is_good = takes_writes(connection)
     except pymysql.MySQLError as error:
         raise InvalidatePoolError(str(error.args[-1])) from error
     finally:
-        connection._read_timeout = answer_s  # noqa: SLF001
+        connection._read_timeout = answer_s  # noqa: SLF001 (see `hurry`)
     if not is_good:
         raise InvalidatePoolError("the server has become read-only")
 
