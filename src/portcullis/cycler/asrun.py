@@ -32,6 +32,7 @@ from portcullis.cycler.asrun_block import (
     records_of,
 )
 from portcullis.cycler.errors import AsRunError
+from portcullis.cycler.records import joined
 
 SUFFIX = ".asrun"
 JOURNAL_SUFFIX = ".journal"
@@ -74,13 +75,13 @@ class Batch:
 
     def append(self, records: AsRunRecords) -> None:
         """Note transmissions."""
-        self._records = np.concatenate([self.records(), records])
+        self._records = joined([self.records(), records])
         self._count = len(self._records)
 
     def records(self) -> AsRunRecords:
         """All of them."""
         if self._aired:
-            self._records = np.concatenate([self._records, records_of(self._aired)])
+            self._records = joined([self._records, records_of(self._aired)])
             self._aired = []
         return self._records
 
@@ -338,7 +339,7 @@ def _journal_records(data: "bytes | mmap.mmap") -> AsRunRecords:
             break
         pieces.append(np.frombuffer(entry, RECORD))
         at = start + size
-    return np.concatenate(pieces)
+    return joined(pieces)
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis.cycler.arena import Headers
+from portcullis.cycler.records import chosen
 
 MAGIC = b"PAR2"
 RECORD = np.dtype(
@@ -74,7 +75,7 @@ def encode(records: AsRunRecords) -> bytes:
     """One block of at least one record."""
     times, place = np.unique(records["time"], return_inverse=True)
     order = np.argsort(records["device"], kind="stable")
-    records, place = records[order], place[order]
+    records, place = chosen(records, order), place[order]
     chunks = []
     directory = np.empty(-(-len(records) // _CHUNK), _DIRECTORY)
     for number in range(len(directory)):

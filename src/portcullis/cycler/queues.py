@@ -4,14 +4,12 @@ A record's ticket is its place in the order of arrival. Records are not taken
 out of the middle: whoever owns the queue knows by the ticket which are stale.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
+
+from portcullis.cycler.records import Records, chosen, joined, put
 
 _CHUNK = 4096
-
-Records = NDArray[Any]
 
 
 class Queue:
@@ -40,7 +38,7 @@ class Queue:
             if (chunk := self._chunks.get(number)) is None:
                 chunk = self._chunks[number] = np.empty(_CHUNK, self._dtype)
             count = min(_CHUNK - offset, len(records) - at)
-            chunk[offset : offset + count] = records[at : at + count]
+            put(chunk, offset, records[at : at + count])
             at += count
         return first
 
@@ -49,14 +47,14 @@ class Queue:
         at, end = self.head + skip, min(self.head + skip + count, self.tail)
         number, offset = divmod(at, _CHUNK)
         if at < end <= at - offset + _CHUNK:
-            return self._chunks[number][offset : offset + end - at].copy()
-        pieces = []
+            return chosen(self._chunks[number], slice(offset, offset + end - at))
+        pieces = [np.empty(0, self._dtype)]
         while at < end:
             number, offset = divmod(at, _CHUNK)
             piece = self._chunks[number][offset : min(_CHUNK, offset + end - at)]
             pieces.append(piece)
             at += len(piece)
-        return np.concatenate(pieces) if pieces else np.empty(0, self._dtype)
+        return joined(pieces)
 
     def drop(self, count: int) -> None:
         """Forget the `count` oldest."""
