@@ -153,6 +153,62 @@ def test_a_removed_emm_is_never_aired_again() -> None:
     assert carousel.next_due() == inf
 
 
+def overdue(devices: int, **columns: float) -> Carousel:
+    """A carousel with so many states in the last class, all due by the hundredth second."""
+    carousel = Carousel(CLASSES)
+    for device in range(1, devices + 1):
+        put(carousel, device, first_aired_at=WALL - 1000, **columns)
+    carousel.place(0.0, WALL, (0, 0, 0))
+    return carousel
+
+
+def test_what_was_looked_at_and_is_removed_meanwhile_is_not_aired() -> None:
+    """Though what comes next is looked at once for several turns; nor is one that is over."""
+    carousel = overdue(30)
+    put(carousel, 31, first_aired_at=WALL - 1000, ends_at=WALL + 205)
+    assert take(carousel, 2, 200.0) == [1, 2]
+    carousel.remove((4, 0, 1))
+    assert take(carousel, 2, 200.1) == [3, 5]
+    assert take(carousel, 30, 205.0) == list(range(6, 31))
+    assert len(carousel.arena) == 29
+
+
+def test_what_was_looked_at_and_is_replaced_meanwhile_goes_out_with_its_new_bytes() -> None:
+    """As packets and as section, and in the as-run log; of its old size or another."""
+    carousel = overdue(10)
+    assert carousel.take(2, 200.0, WALL + 200).pieces[0].packets
+    put(carousel, 3, 200.0, number=9, cause="rekey", first_aired_at=WALL - 1000)  # type: ignore[arg-type]
+    put(carousel, 4, 200.0, number=8, size=120, cause="rekey", first_aired_at=WALL - 1000)  # type: ignore[arg-type]
+    (piece,) = carousel.take(2, 200.1, WALL + 200).pieces
+    assert piece.headers.number.tolist() == [9, 8]
+    sections = [emm_row(3, number=9).section, emm_row(4, number=8, size=120).section]
+    assert piece.sections == sections
+    packets = [piece.packets[start : start + 188] for start in (0, 188)]
+    assert [bytes(one[5 : 5 + len(two)]) for one, two in zip(packets, sections, strict=True)] == (
+        sections
+    )
+
+
+def test_an_order_for_what_was_looked_at_is_aired_in_the_next_turn() -> None:
+    """And only once."""
+    carousel = overdue(10)
+    take(carousel, 2, 200.0)
+    put(carousel, 7, 200.0, number=2)
+    assert take(carousel, 3, 200.004) == [7, 3, 4]
+    assert take(carousel, 9, 200.008) == [5, 6, 8, 9, 10]
+
+
+def test_what_was_aired_is_due_a_period_after_its_own_turn() -> None:
+    """Whenever somebody asks."""
+    carousel = overdue(4)
+    for now in (200.0, 200.5, 201.0, 201.5):
+        take(carousel, 1, now)
+    assert carousel.position == (4, 0, 1)
+    assert carousel.aired == [0, 0, 4]
+    assert carousel.next_due() == 300.0
+    assert [take(carousel, 9, now) for now in (300.4, 300.6, 301.2)] == [[1], [2], [3]]
+
+
 def test_an_emm_of_two_packets_costs_two() -> None:
     """And is not begun with one packet left."""
     carousel = Carousel(CLASSES)

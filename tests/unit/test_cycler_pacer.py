@@ -23,9 +23,11 @@ def test_the_rate_is_that_of_the_packets() -> None:
 
 
 def test_a_silence_saves_up_no_more_than_a_burst() -> None:
-    """One message and 20 ms."""
+    """One message and 20 ms; whole messages first, and the rest with the next."""
     pacer = Pacer(1504, 0.0)
-    assert pacer.available(3600.0) == MAX_PACKETS_PER_MESSAGE + 20
+    assert pacer.available(3600.0) == 21
+    pacer.spend(21)
+    assert pacer.available(3600.0) == MAX_PACKETS_PER_MESSAGE + 20 - 21
 
 
 def test_another_bandwidth_is_obeyed_at_once() -> None:

@@ -24,7 +24,8 @@ def test_tickets_come_round(monkeypatch: pytest.MonkeyPatch) -> None:
     rings.push(1, records, 10.0)
     assert rings.live(1)["slot"].tolist() == [0, 1, 2, 3]
     assert [int(rings.record(slot)["slot"][0]) for slot in range(4)] == [0, 1, 2, 3]
-    due = rings.due(1, 3, 10.0, 0.0, np.ones_like)
-    rings.pop(1, due, 3)
+    assert rings.look(1, 4, 10.0, 0.0, np.ones_like) == []
+    rings.front(1).at = 3
+    rings.pop(1)
     assert rings.live(1)["slot"].tolist() == [3]
     assert rings.ring_of(3) == 1

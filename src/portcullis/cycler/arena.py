@@ -9,6 +9,8 @@ multiplexer.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -328,6 +330,64 @@ def _beginning(size: int) -> bytes:
 def _kept(emm: AirableEmm) -> NDArray[np.uint8]:
     """What of a row is kept."""
     return np.frombuffer(emm.section, np.uint8, offset=_BEGINNING)
+
+
+class Emms:
+    """EMMs in their order as they go out, all made when the first is."""
+
+    def __init__(self, arena: Arena, slots: Slots, costs: list[int]) -> None:
+        """Take slots, and the packets before each of them and of all."""
+        self.arena = arena
+        self.slots = slots
+        self.ends = costs
+
+    @cached_property
+    def packets(self) -> memoryview:
+        """The transport packets, one behind the other."""
+        packets, self.headers = self.arena.packets(self.slots)
+        return packets.data.cast("B")
+
+    @cached_property
+    def headers(self) -> Headers:
+        """What their headers say."""
+        return self.arena.headers(self.slots)
+
+
+class Piece(NamedTuple):
+    """Those of `emms` from `start` to `stop`."""
+
+    emms: Emms
+    start: int
+    stop: int
+
+    @property
+    def slots(self) -> Slots:
+        """The slots of the EMMs."""
+        return self.emms.slots[self.start : self.stop]
+
+    @property
+    def packets(self) -> memoryview:
+        """Their transport packets, one behind the other."""
+        ends = self.emms.ends
+        return self.emms.packets[ends[self.start] * PACKET_SIZE : ends[self.stop] * PACKET_SIZE]
+
+    @property
+    def sections(self) -> list[bytes]:
+        """Them as sections."""
+        return self.emms.arena.sections(self.slots)
+
+    @property
+    def costs(self) -> list[int]:
+        """Packets of each."""
+        ends = self.emms.ends[self.start : self.stop + 1]
+        return [end - begin for begin, end in pairwise(ends)]
+
+    @property
+    def headers(self) -> Headers:
+        """What their headers say."""
+        raw, size_kind, part = self.emms.headers
+        some = slice(self.start, self.stop)
+        return Headers(raw[some], size_kind[some], part[some])
 
 
 def _check(emm: AirableEmm) -> None:

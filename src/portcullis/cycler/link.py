@@ -6,8 +6,11 @@ not hold what another needs; "in use" means wait.
 """
 
 import asyncio
+import errno
 import random
 import socket
+import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -46,6 +49,11 @@ _SETTLED_S = 5.0  # a session that lasted this long was a good one
 _IN_USE_RETRY_S = 1.0
 _UDP_SETTLE_S = 0.1  # TCP may overtake UDP
 _CLOSE_TIMEOUT_S = 2.0
+_UDP_SEGMENT = 103  # udp(7): the kernel cuts what is sent into datagrams of this size
+_AT_ONCE = 64_000  # bytes: UDP carries little more
+# The interface cannot: no checksum in hardware, a small MTU, an old kernel.
+_CANNOT_CUT = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
+_U16 = struct.Struct("=H")
 _IN_USE = range(ErrorStatus.DATA_CHANNEL_ID_IN_USE, ErrorStatus.CLIENT_ID_IN_USE + 1)
 
 log = get_logger("portcullis.cycler.link")
@@ -104,6 +112,11 @@ class Link:
         """Hand the datagrams of each data_provision to the multiplexer; only while `ready`."""
         if self._session is not None:
             self._session.send(messages)
+
+    def send_packets(self, packets: bytes, most: int) -> None:
+        """Hand transport packets over, so many a data_provision; only while `ready`."""
+        if self._session is not None:
+            self._session.send_packets(packets, most)
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
@@ -202,6 +215,7 @@ class _Session(asyncio.Protocol):
         self._link = link
         self._config = config
         self._udp = udp
+        self._cuts_udp = sys.platform == "linux"
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
         self._is_allocated = False
@@ -225,12 +239,42 @@ class _Session(asyncio.Protocol):
         stream_id, connection = self._config.data_stream_id, self.connection
         if self._udp is not None:
             for provision in connection.provide_all_udp(stream_id, messages):
-                try:
-                    self._udp.send(provision)
-                except OSError:  # full, or the network says that nobody hears: counted, repeated
-                    self._link.counts["udp_error"] += 1
+                self._send_udp(provision)
         elif self._transport is not None:
             self._transport.write(b"".join(connection.provide_all(stream_id, messages)))
+
+    def send_packets(self, packets: bytes, most: int) -> None:
+        stream_id, connection = self._config.data_stream_id, self.connection
+        if self._udp is not None:
+            provisions, size = connection.provide_packets_udp(stream_id, packets, most)
+            at_once = _AT_ONCE // size * size
+            for start in range(0, len(provisions), at_once):
+                self._send_udp_all(provisions[start : start + at_once], size)
+        elif self._transport is not None:
+            provisions, _ = connection.provide_packets(stream_id, packets, most)
+            self._transport.write(provisions)
+
+    def _send_udp(self, provision: bytes) -> None:
+        assert self._udp is not None  # noqa: S101 (the callers have looked)
+        try:
+            self._udp.send(provision)
+        except OSError:  # full, or the network says that nobody hears: counted, repeated
+            self._link.counts["udp_error"] += 1
+
+    def _send_udp_all(self, provisions: bytes, size: int) -> None:
+        """Send datagrams of so many bytes in one call, where the kernel cuts them apart."""
+        assert self._udp is not None  # noqa: S101 (the callers have looked)
+        if self._cuts_udp and len(provisions) > size:
+            try:
+                self._udp.sendmsg([provisions], [(socket.SOL_UDP, _UDP_SEGMENT, _U16.pack(size))])
+            except OSError as error:
+                self._cuts_udp = error.errno not in _CANNOT_CUT
+                if self._cuts_udp:
+                    self._link.counts["udp_error"] += 1
+            if self._cuts_udp:
+                return
+        for start in range(0, len(provisions), size):
+            self._send_udp(provisions[start : start + size])
 
     def steer(self) -> None:
         """Bring the stream to where it is wanted, and send what is queued."""

@@ -27,9 +27,11 @@ class Pacer:
         self._tokens = min(self._tokens, self._depth) if kbit_s else 0.0
 
     def available(self, now: float) -> int:
-        """How many packets may leave now."""
+        """How many packets may leave now: whole messages, where there is one."""
         self._refill(now)
-        return int(self._tokens)
+        packets = int(self._tokens)
+        rest = packets % MAX_PACKETS_PER_MESSAGE
+        return packets - rest if packets > rest else packets
 
     def spend(self, packets: int) -> None:
         """Take packets as sent."""

@@ -6,6 +6,7 @@ while the slot still has its tag, which is ticket and ring. Records hold
 milliseconds from a base that moves up now and then.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
@@ -13,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis.cycler.arena import Emms
 from portcullis.cycler.columns import Column
 from portcullis.cycler.queues import Queue
-from portcullis.cycler.records import SETTLED, WALKING, Records, Slots
+from portcullis.cycler.records import NO_END, SETTLED, WALKING, Records, Slots, chosen, joined
 
 NONE = 0
 MAX_RINGS = 15
@@ -26,35 +28,81 @@ _BEHIND_MS = 1 << 30  # how far the base lies behind: twelve days
 _REBASE_MS = 1 << 31
 _SLACK = 4096  # stale records a queue may hold beyond as many as live ones
 _LOOK_AHEAD = 64
+_NO_PLACES = np.empty(0, np.int64)
 
 
-class Due(NamedTuple):
-    """The head of a ring: what is due and fits.
+class Front:
+    """The next EMMs of a ring, looked at once and aired over several turns.
 
     Attributes:
         records: live ones, in order.
-        cost: packets up to and with each of them.
-        ends: records of the queue, stale ones too, up to and with each of them.
-        scanned: records of the queue that were looked at.
-        expired: slots met whose end has come.
+        at: how many of them have been aired; from `popped` on they are still in the ring.
+        end: ticket behind the last record that was looked at.
+        tickets: of the records.
+        costs: packets before each of them, and of all.
+        first_end: when the first of their ends comes, Unix seconds.
+        emms: them as they go out, once they do.
+        may_tell: whether the first airing of one may be still to be told.
+    """
+
+    def __init__(
+        self, records: Records, cost: NDArray[np.int64], tickets: NDArray[np.int64], end: int
+    ) -> None:
+        self.records = records
+        self.at = self.popped = 0
+        self.end = end
+        self.first_end = int(records["ends"].min()) if len(records) else NO_END
+        self.tickets = tickets
+        self.emms: Emms | None = None
+        self.may_tell = records.dtype == SETTLED or not records["told"].all()
+        self.costs: list[int] = [0, *cost.tolist()]
+        self._due: list[int] = records["due"].tolist()
+
+    @property
+    def left(self) -> int:
+        """How many are still to be aired."""
+        return len(self.records) - self.at
+
+    @property
+    def packets_left(self) -> int:
+        """Packets of those that are still to be aired."""
+        return self.costs[-1] - self.costs[self.at]
+
+    @property
+    def next_due(self) -> int:
+        """When the next of them is due; there is one."""
+        return self._due[self.at]
+
+    def due(self, moment: int, packets: int) -> "Due":
+        """What is due and fits so many packets."""
+        due = bisect_right(self._due, moment, self.at)
+        stop = self.fit(packets, due)
+        return Due(
+            self, stop, self.packets_to(stop), stop < due and self.packets_to(stop) < packets
+        )
+
+    def fit(self, packets: int, stop: int) -> int:
+        """Up to which of those before `stop` so many packets suffice."""
+        return bisect_right(self.costs, self.costs[self.at] + packets, self.at, stop + 1) - 1
+
+    def packets_to(self, stop: int) -> int:
+        """Packets of those that are still to be aired, before `stop`."""
+        return self.costs[stop] - self.costs[self.at]
+
+
+class Due(NamedTuple):
+    """What is due of a front, and fits.
+
+    Attributes:
+        stop: from `front.at` to there.
+        packets: of all these.
         is_blocked: the next one is due, but costs more than is left.
     """
 
-    records: Records
-    cost: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    scanned: int
-    expired: list[int]
+    front: Front
+    stop: int
+    packets: int
     is_blocked: bool
-
-    @property
-    def packets(self) -> int:
-        """Packets of all."""
-        return int(self.cost[-1]) if len(self.cost) else 0
-
-    def fit(self, packets: int) -> int:
-        """How many of them fit so many packets."""
-        return int(np.searchsorted(self.cost, packets, "right"))
 
 
 class Rings:
@@ -69,6 +117,7 @@ class Rings:
         self.last = last
         self.sizes = [0] * (last + 1)
         self._queues = [Queue(WALKING) for _ in range(last)] + [Queue(SETTLED)]
+        self._fronts = self._no_fronts()
         self._tag = Column(np.uint32)  # ticket modulo 2^28, and ring
         self._base: float | None = None
 
@@ -111,10 +160,11 @@ class Rings:
         """A copy of the live records of a ring, in order."""
         queue = self._queues[ring]
         records = queue.everything()
-        return records[self._is_live(ring, records, queue.head)]
+        return chosen(records, self._is_live(ring, records, queue.head))
 
     def clear(self) -> None:
         """Empty all rings."""
+        self._fronts = self._no_fronts()
         for ring, queue in enumerate(self._queues):
             queue.clear()
             self.sizes[ring] = 0
@@ -123,8 +173,13 @@ class Rings:
         self._tag.reserve(slots)
 
     def head_due(self, ring: int) -> float:
-        """When the first of a ring is due; inf when it is empty."""
-        queue = self._queues[ring]
+        """When the first of a ring that has not been aired is due; inf when there is none.
+
+        What was aired has been popped, unless the front of the ring shows what comes next.
+        """
+        front, queue = self._fronts[ring], self._queues[ring]
+        if front.left:
+            return float(self.moment(front.next_due))
         while self.sizes[ring]:
             head = queue.record(queue.head)
             expected = queue.head % _TICKETS << _RING_BITS | ring
@@ -133,48 +188,89 @@ class Rings:
             queue.drop(1)
         return inf
 
-    def due(
-        self, ring: int, limit: int, now: float, wall: float, costs_of: Callable[[Slots], Slots]
-    ) -> Due:
-        """What is due of a ring and fits `limit` packets."""
-        queue, now_ms = self._queues[ring], self._ms(now)
-        pieces: list[tuple[Records, NDArray[np.int64], NDArray[np.int64]]] = []
+    def front(self, ring: int) -> Front:
+        """The front of a ring; an empty one where nothing has been looked at."""
+        return self._fronts[ring]
+
+    def due(self, ring: int, packets: int, now: float) -> Due:
+        """What of the front of a ring is due and fits so many packets."""
+        return self._fronts[ring].due(self._ms(now), packets)
+
+    def look(
+        self, ring: int, packets: int, until: float, wall: float, costs_of: Callable[[Slots], Slots]
+    ) -> list[int]:
+        """Make the front of a ring anew, of what is due until then and fits so many packets.
+
+        Returns the slots met whose end has come.
+        """
+        queue = self._queues[ring]
+        pieces = [(queue.peek(0, 0), _NO_PLACES, _NO_PLACES)]
         expired: list[int] = []
         scanned = spent = 0
-        is_blocked = False
-        while self.sizes[ring] and spent < limit and not is_blocked:
-            piece = queue.peek(scanned, limit - spent + _LOOK_AHEAD)
-            piece = piece[: int(piece["due"].searchsorted(now_ms, "right"))]
+        while self.sizes[ring] and spent < packets:
+            first = queue.head + scanned
+            piece = queue.peek(scanned, packets - spent + _LOOK_AHEAD)
+            piece = piece[: int(piece["due"].searchsorted(self._ms(until), "right"))]
             if not len(piece):
                 break
-            live = self._is_live(ring, piece, queue.head + scanned)
+            live = self._is_live(ring, piece, first)
             over = live & (piece["ends"] <= wall)
             if over.any():
                 expired += piece["slot"][over].tolist()
                 live &= ~over
-            cost = (costs_of(piece["slot"]) * live).cumsum() + spent
-            fit = int(cost.searchsorted(limit, "right"))
-            is_blocked = fit < len(piece) and int(cost[fit - 1] if fit else spent) < limit
-            here = live[:fit].nonzero()[0]
-            pieces.append((piece[here], cost[here], here + (scanned + 1)))
-            scanned += fit
-            spent = int(cost[fit - 1]) if fit else spent
-        if len(pieces) == 1:
-            return Due(*pieces[0], scanned, expired, is_blocked)
-        none = np.empty(0, np.int64)
-        pieces.append((queue.peek(0, 0), none, none))
-        records, costs, ends = (np.concatenate(column) for column in zip(*pieces, strict=True))
-        return Due(records, costs, ends, scanned, expired, is_blocked)
+            here = live.nonzero()[0]
+            cost = costs_of(piece["slot"][here]).cumsum() + spent
+            pieces.append((chosen(piece, here), cost, here + first))
+            scanned += len(piece)
+            spent = int(cost[-1]) if len(cost) else spent
+        records, costs, tickets = zip(*pieces, strict=True)
+        self._fronts[ring] = Front(
+            joined(records), np.concatenate(costs), np.concatenate(tickets), queue.head + scanned
+        )
+        return expired
 
-    def pop(self, ring: int, due: Due, count: int) -> None:
-        """Take the first `count` of what is due out of their ring."""
-        scanned = int(due.ends[count - 1]) if count < len(due.ends) else due.scanned
-        self._queues[ring].drop(scanned)
-        self._tag.rows[due.records["slot"][:count]] = NONE
-        self.sizes[ring] -= count
+    def is_more(self, ring: int, now: float) -> bool:
+        """Whether there may be something due behind the front of a ring."""
+        queue, end = self._queues[ring], self._fronts[ring].end
+        end = max(end, queue.head)
+        return end < queue.tail and int(queue.record(end)["due"][0]) <= self._ms(now)
+
+    def waiting(self, ring: int) -> int:
+        """How many slots of a ring have not been aired."""
+        front = self._fronts[ring]
+        return self.sizes[ring] - (front.at - front.popped)
+
+    def look_away(self, slot: int) -> None:
+        """Have no front that shows a slot; all that was aired has been popped."""
+        tag = int(self._tag.rows[slot])
+        ring = tag & MAX_RINGS
+        head, end = self._queues[ring].head, self._fronts[ring].end
+        if ((tag >> _RING_BITS) - head) % _TICKETS < end - head:
+            self._fronts[ring] = _no_front()
+
+    def pop(self, ring: int) -> Records:
+        """Take what has been aired of a front out of its ring."""
+        front, queue = self._fronts[ring], self._queues[ring]
+        records = front.records[front.popped : front.at]
+        queue.drop(int(front.tickets[front.at - 1]) + 1 - queue.head)
+        self._tag.rows[records["slot"]] = NONE
+        self.sizes[ring] -= len(records)
+        front.popped = front.at
+        return records
+
+    def is_untidy(self, now: float) -> bool:
+        """Whether a queue has too many stale records, or the base lies too far behind."""
+        sizes = self.sizes
+        return self._ms(now) > _REBASE_MS or any(
+            len(queue) > 2 * sizes[ring] + _SLACK for ring, queue in enumerate(self._queues)
+        )
 
     def tidy(self, now: float) -> None:
-        """Rid queues of stale records that are too many, and bring the base up."""
+        """Rid queues of stale records that are too many, and bring the base up.
+
+        What was aired has been popped.
+        """
+        self._fronts = self._no_fronts()
         for ring, queue in enumerate(self._queues):
             if len(queue) > 2 * self.sizes[ring] + _SLACK:
                 records = self.live(ring)
@@ -191,6 +287,9 @@ class Rings:
         assert self._base is not None  # noqa: S101 (whoever has milliseconds has had a base)
         return milliseconds / 1000 + self._base
 
+    def _no_fronts(self) -> list[Front]:
+        return [_no_front() for _ in self._queues]
+
     def _ms(self, moment: Any) -> Any:  # noqa: ANN401 (one moment or many)
         """Whole milliseconds from the base on."""
         if self._base is None:
@@ -205,6 +304,10 @@ class Rings:
             ring, first_ticket, len(records)
         )
         return is_live
+
+
+def _no_front() -> Front:
+    return Front(np.empty(0, WALKING), _NO_PLACES, _NO_PLACES, 0)
 
 
 def _tags(ring: int, first_ticket: int, count: int) -> NDArray[np.uint32]:

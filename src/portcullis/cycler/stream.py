@@ -4,10 +4,8 @@ import asyncio
 import json
 from collections import Counter
 from datetime import timedelta
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -33,6 +31,7 @@ _RENEW_S = 1.0
 _AFTER_OUTAGE_S = 2.0  # what a standby leaves a holder, when the database is back, to renew
 _TICK_S = 0.004
 _IDLE_S = 1.0
+_CYCLES_S = 0.1  # how often it is looked where the cycle stands
 
 ORDER_TO_AIR_S = histogram(
     "portcullis_cycler_order_to_air_seconds",
@@ -75,6 +74,7 @@ class Stream:
         self.aired: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self._cycles = CycleCounter()
+        self._cycles_at = float("-inf")
         self._history = History()
         self._engine = engine
         self._holder = holder
@@ -82,7 +82,8 @@ class Stream:
         self._first_airings = first_airings
         self._pacer = Pacer(0, clock.now())
         self._pace_kbit_s = 0
-        self._is_time = False
+        self._timer: asyncio.TimerHandle
+        self._failure: Exception | None = None
         self._log = log.bind(stream=config.name)
 
     def check(self) -> str | None:
@@ -107,19 +108,29 @@ class Stream:
     async def air(self) -> None:
         """Send until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            self.wake.clear()
-            self._is_time = False
-            timer = loop.call_later(self.turn(), self._ring)
-            await self.wake.wait()
-            timer.cancel()
-            if not self._is_time:
-                # Woken by news: orders that come in one by one share the next turn.
-                await asyncio.sleep(_TICK_S)
+        self._on_time()
+        try:
+            while True:
+                await self.wake.wait()
+                self.wake.clear()
+                if self._failure is not None:
+                    raise self._failure
+                # News: orders that come in one by one share the next turn.
+                if self._timer.when() > loop.time() + _TICK_S:
+                    self._timer.cancel()
+                    self._timer = loop.call_later(_TICK_S, self._on_time)
+        finally:
+            self._timer.cancel()
 
-    def _ring(self) -> None:
-        self._is_time = True
-        self.wake.set()
+    def _on_time(self) -> None:
+        """Send, and wait for the next time: a timer alone, which costs less than a task."""
+        try:
+            delay_s = self.turn()
+        except Exception as error:  # noqa: BLE001 (`air` raises it)
+            self._failure = error
+            self.wake.set()
+            delay_s = _IDLE_S
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_time)
 
     def turn(self) -> float:
         """Send what may be sent now; returns the seconds until it is worth while again."""
@@ -133,12 +144,15 @@ class Stream:
         if self.link.allocated_kbit_s != self._pace_kbit_s:
             self._pace_kbit_s = self.link.allocated_kbit_s
             self._pacer.set_rate(self._pace_kbit_s, now)
-        self._cycles.airing(now, self.carousel.cycle(now))
-        picks = self.carousel.take(self._pacer.available(now), now, wall)
-        if len(picks.slots):
+        if now >= self._cycles_at:
+            self._cycles_at = now + _CYCLES_S
+            self._cycles.airing(now, self.carousel.cycle(now))
+        packets = self._pacer.available(now)
+        picks = self.carousel.take(packets, now, wall)
+        if picks.pieces:
             self._pacer.spend(picks.packets)
             self._send(picks, wall)
-        idle = self.carousel.next_due(wall - now) - now
+        idle = 0.0 if picks.packets == packets else self.carousel.next_due(wall - now) - now
         return min(max(idle, self._pacer.delay(1), _TICK_S), _IDLE_S)
 
     async def keep_lease(self) -> None:
@@ -207,7 +221,6 @@ class Stream:
         self._history.take_over(note)
         self.carousel.place(self._clock.now(), self._clock.wall(), position)
         give_back()
-        self.carousel.position = position
         self.holds = True
         self.other_holder = None
         self._log.info("airing", position=position)
@@ -273,37 +286,38 @@ class Stream:
 
     def _send(self, picks: Picks, wall: float) -> None:
         """Hand picks over, seven packets a message at most, and report them."""
-        arena = self.carousel.arena
-        costs = arena.costs(picks.slots)
+        time_us = int(wall * 1e6)
+        for piece in picks.pieces:
+            self.asrun.batch.add(time_us, piece.headers)
         if self.link.sends_sections:
-            headers = arena.headers(picks.slots)
-            sections = arena.sections(picks.slots)
-            messages = [sections[start:end] for start, end in pairwise(_cuts(costs))]
+            sections = [section for piece in picks.pieces for section in piece.sections]
+            self.link.send([sections[start:end] for start, end in pairwise(_cuts(picks))])
         else:
-            packets, headers = arena.packets(picks.slots)
-            data, ends = packets.tobytes(), [0, *(costs.cumsum() * PACKET_SIZE).tolist()]
-            messages = [[data[ends[start] : ends[end]]] for start, end in pairwise(_cuts(costs))]
-        self.link.send(messages)
-        self.asrun.batch.add(int(wall * 1e6), headers)
+            packets = b"".join(piece.packets for piece in picks.pieces)
+            if picks.packets == len(picks):
+                self.link.send_packets(packets, MAX_PACKETS_PER_MESSAGE)
+            else:
+                costs = chain.from_iterable(piece.costs for piece in picks.pieces)
+                ends = [0, *(end * PACKET_SIZE for end in accumulate(costs))]
+                cuts = pairwise(_cuts(picks))
+                self.link.send([[packets[ends[start] : ends[end]]] for start, end in cuts])
         self._first_airings.add(picks.first_airings)
         for aired in picks.first_airings:
             if aired.completes_set and aired.waited_s is not None:
                 ORDER_TO_AIR_S.labels(self.config.name).observe(aired.waited_s)
-        self.aired["emms"] += len(picks.slots)
+        self.aired["emms"] += len(picks)
         self.aired["packets"] += picks.packets
 
 
-def _cuts(costs: NDArray[np.int64]) -> list[int]:
-    """Where EMMs of so many packets are cut into messages of seven at most."""
-    if costs.max() == 1:
-        return [*range(0, len(costs), MAX_PACKETS_PER_MESSAGE), len(costs)]
+def _cuts(picks: Picks) -> list[int]:
+    """Where EMMs are cut into messages of seven packets at most."""
     cuts, packets = [0], 0
-    for place, cost in enumerate(costs.tolist()):
+    for place, cost in enumerate(cost for piece in picks.pieces for cost in piece.costs):
         if packets + cost > MAX_PACKETS_PER_MESSAGE:
             cuts.append(place)
             packets = 0
         packets += cost
-    return [*cuts, len(costs)]
+    return [*cuts, len(picks)]
 
 
 def _position_of(note: str) -> EmmKey:
