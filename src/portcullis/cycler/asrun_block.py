@@ -154,22 +154,26 @@ def read_records(
 
 def _pack(values: NDArray[np.int64]) -> bytes:
     """A column: as it is or as differences, whichever says less; bytes by significance."""
-    base = int(values.min())
+    base, first = int(values.min()), int(values[0])
     plain = values - base
+    if not plain.any():
+        return _COLUMN.pack(0, base, first)
     differences = np.diff(values, prepend=values[:1])
     lowest = int(differences.min())
-    is_delta = _weight(differences - lowest) < _weight(plain)
-    chosen = differences - lowest if is_delta else plain
-    width = (int(chosen.max()).bit_length() + 7) // 8
-    planes = chosen.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].T
+    differences -= lowest
+    is_delta = _weight(differences) < _weight(plain)
+    taken = differences if is_delta else plain
+    width = (int(taken.max()).bit_length() + 7) // 8
+    planes = taken.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :width].T
     flags = width | (_IS_DELTA if is_delta else 0)
-    return _COLUMN.pack(flags, lowest if is_delta else base, int(values[0])) + planes.tobytes()
+    return _COLUMN.pack(flags, lowest if is_delta else base, first) + planes.tobytes()
 
 
 def _weight(values: NDArray[np.int64]) -> tuple[int, int]:
     """How much a column says: its bytes that are not zero, then its sum."""
-    bytes_ = sum(int(np.count_nonzero(values >> shift)) for shift in (8, 16, 24))
-    return bytes_, int(values.sum())
+    top = int(values.max())
+    shifts = [shift for shift in (8, 16, 24) if top >> shift]
+    return sum(int(np.count_nonzero(values >> shift)) for shift in shifts), int(values.sum())
 
 
 def _unpack(data: bytes, counts: Sequence[int]) -> list[NDArray[np.int64]]:
