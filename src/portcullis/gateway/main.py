@@ -1,6 +1,7 @@
 """Wiring of `portcullis gateway`."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -77,6 +78,7 @@ async def main(source: ConfigSource) -> None:
             fetching = asyncio.create_task(_keep_keys(keys))
             logging_on = asyncio.create_task(_keep_log(request_log))
             ended = asyncio.create_task(writer.ended.wait())
+            gc.freeze()  # what lives as long as the process is not to be gone through again
             await service.until_stopping(serving, fetching, logging_on, ended)
             fetching.cancel()
             logging_on.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from portcullis.store.orders import (
 
 GROUP = 500
 """Orders of one transaction."""
+_MOST_S = 0.01
 
 log = get_logger("portcullis.gateway")
 
@@ -43,6 +45,8 @@ class Writer:
         self._max_waiting = max_waiting
         self._waiting: deque[_Waiting] = deque()
         self._group: list[_Waiting] = []
+        self._wake_at = 1  # orders that wake the thread
+        self._written_s = 0.0  # what the last group took
         self._arrived = threading.Condition()
         self._is_stopping = False
         self.denied: str | None = None
@@ -67,7 +71,8 @@ class Writer:
                 return [_unavailable("too many orders wait for the database")] * len(requests)
             waiting = [(request, self._loop.create_future()) for request in requests]
             self._waiting.extend(waiting)
-            self._arrived.notify()
+            if len(self._waiting) >= self._wake_at:
+                self._arrived.notify()
         return [await future for _, future in waiting]
 
     async def stop(self, within_s: float) -> None:
@@ -88,8 +93,9 @@ class Writer:
     def _run(self) -> None:
         try:
             while self._next_group():
+                begun = time.monotonic()
                 self._write(self._group)
-                self._group = []
+                self._written_s = time.monotonic() - begun
         finally:
             # Only a bug ends up here with orders in hand: nobody may wait for ever.
             self._give_up()
@@ -103,13 +109,24 @@ class Writer:
         self._answer(left, [_unavailable("the gateway is stopping")] * len(left))
 
     def _next_group(self) -> list[_Waiting]:
-        """Wait for requests; empty when it is time to stop."""
+        """Wait for requests; empty when it is time to stop.
+
+        Who has just been answered is about to ask again: for as many as were in sight is waited,
+        at most half as long as a group takes, so that they share its statements.
+        """
         with self._arrived:
-            self._arrived.wait_for(lambda: self._waiting or self._is_stopping)
+            in_sight = min(GROUP, len(self._group) + len(self._waiting))
+            self._group = []
+            self._await(1, None)
+            self._await(in_sight, min(self._written_s / 2, _MOST_S))
             size = min(GROUP, len(self._waiting))
             self._group = [self._waiting.popleft() for _ in range(size)]
             metrics.WAITING.set(len(self._waiting))
             return self._group
+
+    def _await(self, orders: int, seconds: float | None) -> None:
+        self._wake_at = orders
+        self._arrived.wait_for(lambda: len(self._waiting) >= orders or self._is_stopping, seconds)
 
     def _write(self, group: list[_Waiting]) -> None:
         try:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Row,
     Table,
     delete,
+    func,
     or_,
     select,
     tuple_,
@@ -76,25 +77,28 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
     )
 
 
+_WITHOUT_WORK = -1
+_DEVICE = (
+    *(devices.c.device_id, devices.c.active, devices.c.added_at, devices.c.removed_at),
+    *(devices.c.blacklisted_at, func.coalesce(device_work.c.wanted, _WITHOUT_WORK)),
+)
+_WITH_WORK = devices.outerjoin(device_work, device_work.c.device_id == devices.c.device_id)
+
+
 def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict[int, Device]:
     """Devices and their work, locked.
 
-    By primary key, so ascending, and one table after the other: two gateways cannot wait for each
-    other in a ring.
+    By primary key, so ascending, and each device before its work: two gateways cannot wait for
+    each other in a ring.
     """
-    one = devices.c
-    columns = (one.device_id, one.active, one.added_at, one.removed_at, one.blacklisted_at)
-    found = get(connection, columns, is_one_of(one.device_id, device_ids), lock=True)
-    by_id = {
-        device_id: Device(device_id, bool(active), added_at, removed_at, blacklisted_at)
-        for device_id, active, added_at, removed_at, blacklisted_at in zip(*found, strict=True)
-    }
-    work = device_work.c
-    found = get(
-        connection, (work.device_id, work.wanted), is_one_of(work.device_id, by_id), lock=True
-    )
-    for device_id, wanted in zip(*found, strict=True):
-        by_id[device_id].has_work, by_id[device_id].wanted = True, wanted
+    one_of_them = is_one_of(devices.c.device_id, device_ids)
+    found = get(connection, _DEVICE, one_of_them, source=_WITH_WORK, lock=True)
+    by_id = {}
+    for device_id, active, added_at, removed_at, blacklisted_at, wanted in zip(*found, strict=True):
+        device = Device(device_id, bool(active), added_at, removed_at, blacklisted_at)
+        if wanted != _WITHOUT_WORK:
+            device.has_work, device.wanted = True, wanted
+        by_id[device_id] = device
     return by_id
 
 
