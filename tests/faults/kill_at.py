@@ -45,7 +45,7 @@ FUNCTIONS = {
         "portcullis.store.purge:delete_tombstones",
     ),
     "cycler": (
-        "portcullis.cycler.follower:changes",
+        "portcullis.cycler.follower:next_changes",
         "portcullis.cycler.stream:take_lease",
         "portcullis.cycler.stream:Stream._send",
         "portcullis.cycler.reports:write_first_airings",

@@ -67,7 +67,7 @@ def test_every_committed_row_is_a_line_once(either: Engine, tmp_path: Path) -> N
     assert report.findings == []
     assert (report.records, report.heads) == (5, 2)
     assert report.chains == [CHAIN, "gateway@other:8080/0", "keys/0"]
-    assert '"body":"{\\"name\\": \\"näme 1\\"}"'.encode() in lines(tmp_path)[1]
+    assert '"body":"{\\"name\\":\\"näme 1\\"}"'.encode() in lines(tmp_path)[1]
 
 
 @pytest.mark.parametrize("torn", [b'{"seq":4,"rec', b"x", b'{"seq":4,"record":{},"link":"00"}\n'])
