@@ -13,15 +13,9 @@ from portcullis.cycler import follower
 from portcullis.cycler.carousel import Carousel
 from portcullis.cycler.config import DEFAULT_CLASSES
 from portcullis.cycler.follower import DatabaseClock, Follower
+from portcullis.store.airable import AirableEmm, EmmKey, FirstAiring
 from portcullis.store.database import engine_for, is_transient, writing
-from portcullis.store.feed import (
-    AirableEmm,
-    EmmKey,
-    FirstAiring,
-    first_aired_times,
-    next_changes,
-    write_first_airings,
-)
+from portcullis.store.feed import first_aired_times, next_changes, write_first_airings
 from portcullis.store.schema import airings, emms, feed
 from tests.unit.cycler_emms import emm_row
 

@@ -12,15 +12,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from portcullis.emm import Kind
+from portcullis.store.airable import FirstAiring
 from portcullis.store.database import engine_for
 from portcullis.store.failures import failed_devices
-from portcullis.store.feed import (
-    FeedWatch,
-    FirstAiring,
-    changes,
-    first_aired_times,
-    write_first_airings,
-)
+from portcullis.store.feed import FeedWatch, changes, first_aired_times, write_first_airings
 from portcullis.store.figures import queue_figures
 from portcullis.store.load import end_of_page, page_rows, page_states
 from portcullis.store.migrate import migrate

@@ -1,6 +1,6 @@
 """EMMs as rows for the cycler's tests."""
 
-from portcullis.store.feed import AirableEmm
+from portcullis.store.airable import AirableEmm
 
 
 def section_of(

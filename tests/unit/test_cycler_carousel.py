@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from portcullis.cycler.carousel import Carousel
 from portcullis.cycler.config import AiringClass
 from portcullis.runtime.config import Duration
-from portcullis.store.feed import EmmKey
+from portcullis.store.airable import EmmKey
 
 FRESH = AiringClass(name="fresh", every=Duration(2), airings=3)
 RECENT = AiringClass(name="recent", every=Duration(10), airings=2, min_share=0.1)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from portcullis.cycler.asrun import AsRunWriter, query
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
+from portcullis.store.airable import FirstAiring
 from portcullis.store.database import engine_for
-from portcullis.store.feed import FirstAiring
 from portcullis.store.migrate import migrate
 from tests.unit.test_cycler_asrun import headers_of
 

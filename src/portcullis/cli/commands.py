@@ -1,9 +1,7 @@
-"""Every command but the rooms: what they need is loaded when one of them is run."""
+"""The commands that have no module of their name."""
 
 import json
 from collections.abc import Callable
-from datetime import datetime
-from pathlib import Path
 
 import click
 import msgspec
@@ -11,24 +9,12 @@ from sqlalchemy import select
 
 from portcullis.auditor.config import AuditorConfig
 from portcullis.cli.agreement import check_ca_system_id
-from portcullis.cli.audit import audit
-from portcullis.cli.ca import ca
-from portcullis.cli.clients import clients
-from portcullis.cli.completion import completion
-from portcullis.cli.console import console
-from portcullis.cli.context import Context, Instant, common_options, to_json
-from portcullis.cli.db import db
+from portcullis.cli.context import Context, common_options
 from portcullis.cli.devices import devices
-from portcullis.cli.emm import emm
 from portcullis.cli.encryptors import KeysConfig
-from portcullis.cli.health import health
-from portcullis.cli.keys import keys
 from portcullis.cli.plan import plan_command
 from portcullis.cli.progress import progress_bar
 from portcullis.cli.requests import requests
-from portcullis.cli.status import status
-from portcullis.cli.up import up
-from portcullis.cycler.asrun import query
 from portcullis.cycler.capacity import check_fits, full_cycle_s
 from portcullis.cycler.config import CyclerConfig
 from portcullis.emmg.config import EmmgConfig
@@ -56,25 +42,12 @@ SECTIONS: dict[str, Callable[[ConfigSource], Section]] = {
 
 @click.group()
 def cli() -> None:
-    """Whose commands `portcullis` has beside the rooms."""
+    """Whose commands `portcullis` has beside the rooms and those with a module of their name."""
 
 
-cli.add_command(up)
-cli.add_command(keys)
-cli.add_command(requests)
-cli.add_command(db)
-cli.add_command(audit)
-cli.add_command(clients)
-cli.add_command(ca)
-cli.add_command(devices)
 cli.add_command(devices, "device")
 cli.add_command(requests, "request")
-cli.add_command(status)
-cli.add_command(console)
-cli.add_command(completion)
-cli.add_command(health)
 cli.add_command(plan_command)
-cli.add_command(emm)
 
 
 @cli.command()
@@ -152,22 +125,3 @@ def products_list(context: Context) -> None:
             select(product_rows).order_by(product_rows.c.product_id)
         ).mappings()
         context.show_rows([dict(row) for row in rows], ("product_id", "name", "created_at"))
-
-
-@cli.command()
-@click.option("--device", "device_id", type=int, help="Only this device.")
-@click.option("--since", type=Instant(), help="From this time on.")
-@click.option("--until", type=Instant(), help="Before this time.")
-@common_options
-@click.pass_obj
-def asrun(
-    context: Context, device_id: int | None, since: datetime | None, until: datetime | None
-) -> None:
-    """What was sent to the multiplexer, and when: the as-run log."""
-    directory = Path(CyclerConfig.of(context.source()).asrun_dir)
-    for record in query(directory, device_id, since, until):
-        row = record._asdict()
-        if context.as_json:
-            click.echo(to_json(row))
-        else:
-            click.echo("  ".join(f"{name} {value}" for name, value in row.items()))

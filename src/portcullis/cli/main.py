@@ -9,18 +9,28 @@ from portcullis.cli.context import Context
 from portcullis.cli.services import ROOMS, room_command
 from portcullis.runtime.errors import PortcullisError
 
+_MODULES = (
+    *("asrun", "audit", "ca", "clients", "completion", "console", "db", "devices", "emm"),
+    *("health", "keys", "requests", "status", "up"),
+)
+"""Commands that are alone in a module of their name."""
+
 
 class _Commands(click.Group):
-    """A room is found without loading what the others need, which would double its memory."""
+    """A command is found without loading what others need: that costs time, and rooms memory."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command."""
-        return sorted([*ROOMS, *self._others().list_commands(ctx)])
+        return sorted([*ROOMS, *_MODULES, *self._others().list_commands(ctx)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name."""
         if cmd_name in ROOMS:
             return room_command(cmd_name)
+        if cmd_name in _MODULES:
+            module = importlib.import_module(f"portcullis.cli.{cmd_name}")
+            command: click.Command = getattr(module, cmd_name)
+            return command
         return self._others().get_command(ctx, cmd_name)
 
     def _others(self) -> click.Group:

@@ -21,7 +21,7 @@ from dvbwire.ts import NULL_PID, PACKET_SIZE
 from portcullis.cycler.columns import Column
 from portcullis.cycler.errors import NotAirableError
 from portcullis.cycler.index import KeyIndex, key_hash, key_hashes
-from portcullis.store.feed import AirableEmm, EmmKey
+from portcullis.store.airable import AirableEmm, EmmKey
 
 MAX_SECTION_BYTES = 256
 _HEADER_BYTES = 16

@@ -35,7 +35,7 @@ from portcullis.cycler.records import (
 from portcullis.cycler.rings import NONE, Due, Front, Rings
 from portcullis.cycler.shares import Shares
 from portcullis.cycler.windows import Windows
-from portcullis.store.feed import AirableEmm, EmmKey, FirstAiring
+from portcullis.store.airable import AirableEmm, EmmKey, FirstAiring
 
 _FIRST = 1
 _CLASSES = 2  # the ring of class 0

@@ -6,7 +6,7 @@ from portcullis.cycler.arena import Arena
 from portcullis.cycler.records import Records, details_of_settled, each
 from portcullis.cycler.rings import NONE, Rings
 from portcullis.cycler.windows import Windows
-from portcullis.store.feed import FirstAiring
+from portcullis.store.airable import FirstAiring
 
 
 class FirstAirings:

@@ -14,14 +14,9 @@ from portcullis.cycler.errors import NotAirableError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.memory import give_back
 from portcullis.runtime.threads import in_thread
+from portcullis.store.airable import AirableEmm
 from portcullis.store.database import reason_of
-from portcullis.store.feed import (
-    TOMBSTONE_HORIZON_S,
-    AirableEmm,
-    FeedPosition,
-    FeedWatch,
-    next_changes,
-)
+from portcullis.store.feed import TOMBSTONE_HORIZON_S, FeedPosition, FeedWatch, next_changes
 from portcullis.store.load import Page, page_rows, read_page
 
 _PAGE = 5000  # EMMs

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis.store.feed import EmmKey
+from portcullis.store.airable import EmmKey
 
 _FREE, _GONE = 0, 0xFFFFFFFF
 _FULL = 0.8

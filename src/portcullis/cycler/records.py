@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis.store.feed import AirableEmm
+from portcullis.store.airable import AirableEmm
 
 Slots = NDArray[np.int64]
 Records = NDArray[Any]

@@ -11,8 +11,9 @@ from portcullis.cycler.asrun import MAX_UNWRITTEN, AsRunWriter, Batch
 from portcullis.cycler.errors import AsRunError
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.threads import in_thread
+from portcullis.store.airable import FirstAiring
 from portcullis.store.database import reason_of
-from portcullis.store.feed import FirstAiring, write_first_airings
+from portcullis.store.feed import write_first_airings
 
 _REPORT_S = 0.1
 _REPORT_MOST = 2000

@@ -22,8 +22,9 @@ from portcullis.runtime.logging import get_logger
 from portcullis.runtime.memory import give_back
 from portcullis.runtime.metrics import histogram
 from portcullis.runtime.threads import in_thread
+from portcullis.store.airable import EmmKey
 from portcullis.store.database import reason_of
-from portcullis.store.feed import EmmKey, first_aired_times
+from portcullis.store.feed import first_aired_times
 from portcullis.store.leases import Held, lease_note, release_lease, take_lease
 
 LEASE_TTL = timedelta(seconds=3)

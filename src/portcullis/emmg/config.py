@@ -19,7 +19,7 @@ class EmmgConfig(Section, frozen=True):
     batch: int = 1000
     """Devices claimed at once, at most."""
     poll: Duration = Duration.parse("30ms")
-    """How long an idle worker waits before it looks again."""
+    """How long a worker waits after a batch that was not full, or none, before it looks again."""
     claim_hold: Duration = Duration.parse("5s")
     """When the claim of an EMMG that died comes due again; one that lives renews its own."""
 

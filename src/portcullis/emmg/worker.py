@@ -86,10 +86,13 @@ class Worker:
         self._limit = config.batch
         """Devices to claim: fewer after a batch that took the encryptor away."""
         self._goes_on = False
-        """Whether there may be more to claim, as the last round found something."""
+        """Whether there may be more to claim at once, as the last round found all it asked for."""
 
     def run(self) -> None:
-        """Round after round; waits for `poll` when there was nothing to do."""
+        """Round after round; waits for `poll` unless there was as much to do as a round takes.
+
+        So orders that come one by one share a round's statements.
+        """
         while not self._stopping.is_set():
             try:
                 worked = self.round()
@@ -102,7 +105,7 @@ class Worker:
                 worked = self._fault("database", error)
             except ClocksDisagreeError as error:
                 worked = self._fault("clocks", error)
-            if not worked:
+            if not (worked and self._goes_on):
                 self._stopping.wait(_about(_AGAIN_S) if self.trouble else float(self._config.poll))
 
     def _fault(self, part: str, error: Exception) -> bool:
@@ -128,13 +131,13 @@ class Worker:
         else:
             claims = claimed(self._engine, self.token)
         self.device_ids = [claimed.device_id for claimed in claims]
+        self._goes_on = len(claims) >= self._limit
         if claims:
             self._work_on(claims, self.token)
             self._limit = min(self._config.batch, _GROWTH * self._limit)
             metrics.BATCH_S.observe(time.monotonic() - started)
         self.token = None
-        self._goes_on = bool(claims)
-        return self._goes_on
+        return bool(claims)
 
     @property
     def _doubts(self) -> bool:

@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, Row, and_, case, literal, or_, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from portcullis.store.airable import AirableEmm, EmmKey, FirstAiring
 from portcullis.store.database import as_time, chunked, read_only, retried, utc_now, writing
 from portcullis.store.schema import UtcDateTime, airings, emms, feed
 from portcullis.store.servers import hurry
 
 TOMBSTONE_HORIZON_S = 3600.0
 _ROWS_PER_STATEMENT = 200
-
-EmmKey = tuple[int, int, int]
-"""device_id, message_id (0: the state), part."""
 
 
 class FeedPosition(NamedTuple):
@@ -30,47 +28,6 @@ class FeedPosition(NamedTuple):
     timeline: int
     revision: int
     database_time: datetime
-
-
-class AirableEmm(NamedTuple):
-    """One row of `emms`; times in Unix seconds by the database's clock, None as in the row."""
-
-    device_id: int
-    message_id: int
-    part: int
-    parts: int
-    number: int
-    covers: int
-    cause: str
-    revision: int
-    tombstone: bool
-    section: bytes
-    starts_at: float | None
-    ends_at: float | None
-    first_aired_at: float | None
-    ordered_at: float | None
-
-    @property
-    def key(self) -> EmmKey:
-        """What stays the same when the row is replaced."""
-        return (self.device_id, self.message_id, self.part)
-
-
-class FirstAiring(NamedTuple):
-    """An EMM was handed to a multiplexer for the first time.
-
-    `completes_set`: all parts of its set have now been aired, so the orders it covers are on air.
-    `waited_s`: how long the oldest of these orders has waited, or its window; None: not known.
-    """
-
-    device_id: int
-    message_id: int
-    part: int
-    revision: int
-    covers: int
-    completes_set: bool
-    aired_at: float
-    waited_s: float | None = None
 
 
 _POSITION = select(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, and_, func, not_, select, text
 
-from portcullis.store.feed import COLUMNS, AirableEmm, airable
+from portcullis.store.airable import AirableEmm
+from portcullis.store.feed import COLUMNS, airable
 from portcullis.store.schema import emms
 
 
