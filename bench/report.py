@@ -43,8 +43,8 @@ REASONS: Mapping[str, str] = {
     " feed and the lease before anything is chosen, where the floor allows 0.24 in all",
     "gateway": "a group of 64 orders takes some twelve statements, each a round trip of the one"
     " writer, beside the HTTP work of the same process",
-    "latency": "both cores are full: an order takes 17 ms of CPU of all services together, a third"
-    " of it in the EMMG, whose rounds then have a few orders each",
+    "latency": "two cores are too few: an order takes 16 ms of CPU of all services together (EMMG"
+    " a third, gateway, cycler and database a fifth each), 200 a second more than three cores",
     "pace": "a turn comes every 4 ms; what made single seconds differ is not found yet",
     "batch": "the database takes 1.7 times the CPU of the bare INSERT (the devices are locked, read"
     " and updated, too), and the gateway's writer about as long again before it",
