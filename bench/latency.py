@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import pymysql
 
 from bench.cycler import cycler
@@ -19,9 +18,10 @@ from bench.measure import cpu_s, percentile
 from bench.population import PRODUCTS, states
 from bench.processes import service
 from bench.result import Criterion, Result
-from bench.sms import gateway, token
+from bench.sms import gateway, open_sms
 
 _STREAM = "bandwidth_kbit_s = 20000\n"  # with the default classes
+_CONNECTIONS = 64
 _SETTLE_S = 5
 _COMMITS = 200
 
@@ -73,8 +73,7 @@ def _scheduler_config(home: Path, config: Path) -> Path:
 async def _send(url: str, boxes: int, per_s: float, seconds: float) -> list[Order]:
     """Orders at even times, whether those before them are answered or not."""
     run = uuid4().hex[:12]
-    headers = {"Authorization": f"Bearer {token()}"}
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    orders: list[Order] = []
 
     async def one(order: Order, number: int) -> None:
         body = {
@@ -82,16 +81,11 @@ async def _send(url: str, boxes: int, per_s: float, seconds: float) -> list[Orde
             "device_id": str(1 + secrets.randbelow(boxes)),
             "product_id": 1 + secrets.randbelow(PRODUCTS),
         }
-        answer = await http.post("/addentitlement", json=body)
-        answer.raise_for_status()
+        answer = await sms.order("/addentitlement", body)
         order.answer_s = time.time() - order.sent_at
-        order.request_id = answer.json()["request_id"]
+        order.request_id = str(answer["request_id"])
 
-    orders: list[Order] = []
-    async with (
-        httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60) as http,
-        asyncio.TaskGroup() as group,
-    ):
+    async with open_sms(url, _CONNECTIONS) as sms, asyncio.TaskGroup() as group:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         for number in range(int(per_s * seconds)):

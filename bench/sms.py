@@ -1,10 +1,11 @@
 """Gateways under measurement, and the SMS that talks to them."""
 
+import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -92,3 +93,47 @@ def wrk(url: str, boxes: int, clients: int, seconds: int) -> Load:
         float(said["ms_p99"]),
         int(said["other"]),
     )
+
+
+class Sms:
+    """Orders over connections that it keeps; so light that it leaves the cores to the services."""
+
+    def __init__(self, connections: "asyncio.Queue[_Connection]") -> None:
+        self._free = connections
+        self._authorization = f"Bearer {token()}"
+
+    async def order(self, path: str, order: Mapping[str, object]) -> Mapping[str, object]:
+        """Send one as soon as a connection is free; its answer, which is to be a 2xx."""
+        body = json.dumps(order).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: {self._authorization}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        reader, writer = connection = await self._free.get()
+        writer.write(head.encode() + body)
+        status, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
+        (length,) = (field[15:] for field in fields if field.startswith("content-length:"))
+        answer = await reader.readexactly(int(length))
+        self._free.put_nowait(connection)
+        assert status.split()[1].startswith("2"), answer
+        return dict(json.loads(answer))
+
+
+_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def open_sms(url: str, connections: int) -> AsyncIterator[Sms]:
+    """An SMS with so many connections to a gateway."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    opened: list[_Connection] = [
+        await asyncio.open_connection(host, int(port)) for _ in range(connections)
+    ]
+    free: asyncio.Queue[_Connection] = asyncio.Queue()
+    for one in opened:
+        free.put_nowait(one)
+    try:
+        yield Sms(free)
+    finally:
+        for _, writer in opened:
+            writer.close()

@@ -1,6 +1,7 @@
 """Follows the feed of `emms` into the carousels, and keeps the database's time."""
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -97,6 +98,7 @@ class Follower:
         self.read_at = self._clock.now()
         if not self.loaded.is_set():
             log.info("loaded", emms=len(self._carousels[0].arena))
+            gc.freeze()  # to go through what lives as long as the process would interrupt the air
             self.loaded.set()
         return last is None or position[:2] != last[:2]
 
