@@ -24,6 +24,7 @@ _PAGE = 5000  # EMMs
 _ROWS_PER_TURN = 200  # applied before the event loop may send again
 _SAFE_HORIZON_S = TOMBSTONE_HORIZON_S * 0.8
 _RETRY_S = 1.0
+_SOONER = 3
 
 log = get_logger("portcullis.cycler.follower")
 
@@ -70,15 +71,19 @@ class Follower:
         self._last: FeedPosition | None = None
 
     async def run(self, poll_s: float) -> None:
-        """Follow until cancelled; while the database is away the carousels keep what they have."""
+        """Follow until cancelled; while the database is away the carousels keep what they have.
+
+        Where there was a change the next is near: it is looked for sooner.
+        """
         while True:
+            has_changed = False
             try:
-                await self.step()
+                has_changed = await self.step()
             except SQLAlchemyError as error:
                 self.counts["database"] += 1
                 log.warning("cannot read the feed", reason=reason_of(error))
                 await asyncio.sleep(_RETRY_S)
-            await asyncio.sleep(poll_s)
+            await asyncio.sleep(poll_s / _SOONER if has_changed else poll_s)
 
     async def step(self) -> bool:
         """Take over what has changed; returns whether anything has. Raises SQLAlchemyError."""
