@@ -86,14 +86,15 @@ def test_a_key_that_is_there_takes_the_columns_named_and_no_other(engines: list[
             put(connection, emms, COLUMNS, [first])
 
 
-@pytest.mark.parametrize(
-    "text", ["it's", "back\\slash", "% 5 %s", "semi;colon", "ünï €", "new\nline", "a|b", "", "😀"]
-)
+_UNSAFE = ["it's", "back\\slash", "% 5 %s", "ünï €", "new\nline", "nul\0", "😀"]
+
+
+@pytest.mark.parametrize("text", [*_UNSAFE, "semi;colon", 'a|b "c" `d` -- e', ""])
 def test_a_string_that_might_be_read_as_sql_is_itself_again(
     engines: list[Engine], text: str
 ) -> None:
-    """Whatever stands in it; and in no statement as it is."""
-    assert literal(text) == "''" or text not in literal(text)
+    """Whatever stands in it; what could end a literal stands in no statement as it is."""
+    assert text not in _UNSAFE or text not in literal(text)
     columns = ("product_id", "name", "created_at")
     for engine in engines:
         with writing(engine) as connection:

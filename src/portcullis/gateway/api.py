@@ -60,6 +60,7 @@ from portcullis.store.reads import (
 )
 
 MAX_BATCH_LINES = 10_000
+_Answered = tuple[NewRequest, Result]
 _SAMPLED = ("unauthenticated", "rate_limited")
 
 log = get_logger("portcullis.gateway")
@@ -235,11 +236,11 @@ class Api:
             await self._refuse_batch(call, too_many)
         # The request itself has been counted.
         self._throttle.check(call.caller.client_id, time.monotonic(), cost=len(lines) - 1)
-        orders, results = await self._write_lines(call.caller, [line for _, line in lines])
-        call.fields["orders"] = len(orders)
+        call.fields["orders"] = len(lines)
+        results, unlogged = await self._write_lines(call, [line for _, line in lines])
         if results and all(_is_unavailable(result) for result in results):
             raise ProblemError("unavailable", "no order of the batch could be kept")
-        await asyncio.to_thread(self._log_batch, call, orders, results)
+        await asyncio.to_thread(self._log_batch, call, unlogged)
         answers = [
             _batch_line(number, result) for (number, _), result in zip(lines, results, strict=True)
         ]
@@ -248,46 +249,51 @@ class Api:
         )
 
     async def _write_lines(
-        self, caller: Caller, lines: Sequence[bytes]
-    ) -> tuple[list[NewRequest], list[Result]]:
-        """Write a group after the other, while the next is read.
+        self, call: Call, lines: Sequence[bytes]
+    ) -> tuple[list[Result], list[_Answered]]:
+        """Write a group after the other, while the next is read and the one before is logged.
 
-        Behind one that the database did not take none is tried: what is repeated stays in order.
+        Returns all results, and the orders that are still to be logged. Behind a group that the
+        database did not take none is tried: what is repeated stays in order.
         """
 
         async def read(start: int) -> list[NewRequest]:
             some = lines[start : start + GROUP]
-            return await asyncio.to_thread(lambda: [read_batch_line(caller, line) for line in some])
+            return await asyncio.to_thread(
+                lambda: [read_batch_line(call.caller, line) for line in some]
+            )
 
-        orders: list[NewRequest] = []
         results: list[Result] = []
+        unlogged: list[_Answered] = []
         lost: Result | None = None
         ahead = await read(0)
         while ahead:
-            orders += ahead
+            group, following = ahead, len(results) + len(ahead)
             if lost is not None:
-                results += [lost] * len(ahead)
-                ahead = await read(len(orders))
-                continue
-            written, ahead = await asyncio.gather(self._writer.submit(ahead), read(len(orders)))
+                written, ahead = [lost] * len(group), await read(following)
+            else:
+                written, ahead, _ = await asyncio.gather(
+                    self._writer.submit(group),
+                    read(following),
+                    asyncio.to_thread(self._log_batch, call, unlogged),
+                )
+                unlogged = []
+                lost = next(
+                    (one for one in written if _is_unavailable(one) and one != UNWRITABLE), None
+                )
             results += written
-            lost = next(
-                (one for one in written if _is_unavailable(one) and one != UNWRITABLE), None
-            )
-        return orders, results
+            unlogged += zip(group, written, strict=True)
+        return results, unlogged
 
     async def _refuse_batch(self, call: Call, refusal: Refusal) -> NoReturn:
         request = NewRequest(call.caller.client_id, None, "batch", {}, refusal=refusal)
         await self._commit(call, request)
         raise refusal  # not reached: what carries a refusal is refused
 
-    def _log_batch(
-        self, call: Call, orders: Sequence[NewRequest], results: Sequence[Result]
-    ) -> None:
+    def _log_batch(self, call: Call, answered: Sequence[_Answered]) -> None:
         now, client_id = datetime.now(UTC), call.caller.client_id
         about = [
-            (order.kind, _outcome(result), _fields_of(order, result))
-            for order, result in zip(orders, results, strict=True)
+            (order.kind, _outcome(result), _fields_of(order, result)) for order, result in answered
         ]
         self._request_log.write(
             *(

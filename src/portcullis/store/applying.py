@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 from portcullis.emm import MAX_ENTITLEMENTS
@@ -100,7 +101,7 @@ class Group:
         """Apply one order; raises Refusal, and then nothing has changed."""
         return _RULES[request.kind](self, request)
 
-    @property
+    @cached_property
     def second(self) -> datetime:
         """Now, in whole seconds, as windows are."""
         return self.now.replace(microsecond=0)

@@ -1,10 +1,10 @@
 """Many rows in one statement or one value: what a driver and SQLAlchemy do a row at a time.
 
-Values become SQL text here and nowhere else: numbers, times, strings of a few harmless characters,
-and all others in hex, so that nothing that came from outside can be read as SQL.
+Values become SQL text here and nowhere else: numbers, times, strings of printable ASCII without
+what could end a literal or be taken for a placeholder, and all others in hex, so that nothing that
+came from outside can be read as SQL.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,7 +30,6 @@ from sqlalchemy.types import UserDefinedType
 
 from portcullis.store.schema import UtcDateTime
 
-_HARMLESS = re.compile(r'[A-Za-z0-9_{}:,." -]*')
 _FIELD, _ROW = "|", "\n"
 _STATEMENT_CHARS = 1 << 20  # of a server's max_allowed_packet, 16 MiB by default
 
@@ -45,18 +44,28 @@ class CutShortError(ValueError):
 def literal(value: Value) -> str:
     """A value as MySQL, MariaDB and SQLite read it."""
     match value:
-        case None:
-            return "NULL"
+        case str() if _is_harmless(value):
+            return f"'{value}'"
         case int():
             return str(int(value))
-        case bytes():
-            return f"x'{value.hex()}'"
+        case None:
+            return "NULL"
         case datetime():
             return _time_literal(value)
-        case str() if _HARMLESS.fullmatch(value):
-            return f"'{value}'"
+        case bytes():
+            return f"x'{value.hex()}'"
         case str():
             return f"CAST(x'{value.encode().hex()}' AS CHAR)"
+
+
+def _is_harmless(text: str) -> bool:
+    return (
+        text.isascii()
+        and text.isprintable()
+        and "'" not in text
+        and "\\" not in text
+        and "%" not in text
+    )
 
 
 @lru_cache

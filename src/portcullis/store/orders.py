@@ -11,6 +11,7 @@ tell whether it was done.
 
 import itertools
 import secrets
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -264,10 +265,11 @@ def _insert_message(connection: Connection, values: Mapping[str, object]) -> int
 def _request_ids(now: datetime, count: int) -> list[str]:
     """UUIDv7 in hex (RFC 9562 5.7): milliseconds, the place in the group, random bits."""
     milliseconds = int(now.timestamp() * 1000)
-    high = milliseconds << 80 | 7 << 76
+    high = milliseconds << 80 | 7 << 76 | 0b10 << 62
+    randoms = struct.iter_unpack("=Q", secrets.token_bytes(8 * count))
     return [
-        f"{high | (place & 0xFFF) << 64 | 0b10 << 62 | secrets.randbits(62):032x}"
-        for place in range(count)
+        f"{high | (place & 0xFFF) << 64 | random >> 2:032x}"
+        for place, (random,) in enumerate(randoms)
     ]
 
 
