@@ -87,6 +87,8 @@ class Worker:
         """Devices to claim: fewer after a batch that took the encryptor away."""
         self._goes_on = False
         """Whether there may be more to claim at once, as the last round found all it asked for."""
+        self._is_idle = True
+        """Whether the last round found nothing: then it is asked before it is claimed."""
 
     def run(self) -> None:
         """Round after round; waits for `poll` unless there was as much to do as a round takes.
@@ -124,14 +126,14 @@ class Worker:
         started = time.monotonic()
         if self.token is None:
             hold = self._config.claim_hold.delta
-            if not (self._goes_on or is_any_due(self._engine, hold)):
+            if self._is_idle and not is_any_due(self._engine, hold):
                 return False
             self.token = uuid4().hex
             claims = claim(self._engine, self.token, self._limit, hold)
         else:
             claims = claimed(self._engine, self.token)
         self.device_ids = [claimed.device_id for claimed in claims]
-        self._goes_on = len(claims) >= self._limit
+        self._goes_on, self._is_idle = len(claims) >= self._limit, not claims
         if claims:
             self._work_on(claims, self.token)
             self._limit = min(self._config.batch, _GROWTH * self._limit)

@@ -67,9 +67,9 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
     """
     work = device_work.c
     with writing(engine) as connection:
-        now = database_now(connection)
+        now, priorities = _due(connection, hold)
         ids: list[int] = []
-        for priority in PRIORITIES:
+        for priority in priorities:
             due = (
                 select(work.device_id)
                 .where(
@@ -109,16 +109,30 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
 
 def is_any_due(engine: Engine, hold: timedelta) -> bool:
     """Whether there may be something to claim: what an idle EMMG asks, in one statement."""
-    due_at = device_work.c.due_at
-    ends = [
-        select(end(due_at)).where(device_work.c.priority == priority).scalar_subquery()
-        for priority in PRIORITIES
-        for end in (func.min, func.max)
-    ]
     with engine.connect() as connection:
-        said, *found = connection.execute(select(utc_now(), *ends)).one()
+        _, priorities = _due(connection, hold)
+    return bool(priorities)
+
+
+_ENDS = select(
+    utc_now(),
+    *(
+        select(end(device_work.c.due_at)).where(device_work.c.priority == one).scalar_subquery()
+        for one in PRIORITIES
+        for end in (func.min, func.max)
+    ),
+)
+
+
+def _due(connection: Connection, hold: timedelta) -> tuple[datetime, Sequence[int]]:
+    """The database's time, and the priorities of which something is due by it."""
+    said, *ends = connection.execute(_ENDS).one()
     now = as_time(said)
-    return any(at is not None and (at <= now or at > _latest(now, hold)) for at in found)
+    return now, [
+        priority
+        for priority, first, last in zip(PRIORITIES, ends[::2], ends[1::2], strict=True)
+        if first is not None and (first <= now or last > _latest(now, hold))
+    ]
 
 
 def _latest(now: datetime, hold: timedelta) -> datetime:
