@@ -159,13 +159,15 @@ def test_a_cycler_that_starts_has_all_there_is(
 def test_many_changes_are_read_piece_by_piece(database_url: str) -> None:
     """Whole revisions each, so that memory does not grow with an outage."""
     engine = engine_for(database_url)
-    revisions = [1, 1, 2, 2, 2, 3, 5]
+    revisions = [10, 10, 20, 20, 20, 30, 50]
     with writing(engine) as connection:
         for device, revision in enumerate(revisions, start=1):
             put(connection, emm_row(device, revision=revision))
     pieces, after = [], 0
-    while after < 6:
-        after, rows = next_changes(engine, after, 6, 3)
+    while after < 60:
+        after, rows = next_changes(engine, after, 60, 3)
         pieces.append((after, [row.device_id for row in rows]))
-    assert pieces == [(2, [1, 2, 3, 4, 5]), (6, [6, 7])]
+    assert pieces == [(20, [1, 2, 3, 4, 5]), (60, [6, 7])]
+    end, rows = next_changes(engine, 17, 20, 1)
+    assert (end, len(rows)) == (20, 3)
     engine.dispose()

@@ -21,6 +21,7 @@ from portcullis.store.servers import hurry
 
 TOMBSTONE_HORIZON_S = 3600.0
 _ROWS_PER_STATEMENT = 200
+_FEW_REVISIONS = 4
 
 
 class FeedPosition(NamedTuple):
@@ -97,8 +98,10 @@ def next_changes(
 ) -> tuple[int, list[AirableEmm]]:
     """Read the first of the `changes`: whole revisions, of so many rows together if there are.
 
-    Returns up to which revision they are, and the rows.
+    Returns up to which revision they are, and the rows. A few revisions are not cut.
     """
+    if up_to - after <= _FEW_REVISIONS:
+        return up_to, changes(engine, after, up_to)
     ends = (
         select(emms.c.revision)
         .where(emms.c.revision > after, emms.c.revision <= up_to)
