@@ -38,6 +38,16 @@ LOST_S = 5
 _PROBE_AFTER_S = 2
 
 
+def _unchecked() -> ssl.SSLContext:
+    """TLS for where the server offers it and no CA says whose certificates are good."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+_UNCHECKED = _unchecked()
+
+
 class Server(NamedTuple):
     """Where a server listens."""
 
@@ -122,8 +132,13 @@ class Servers:
                         *arguments,
                         **named
                         | {"host": server.host, "port": server.port, "ssl": tls}
+                        | {"ssl_disabled": tls is None, "defer_connect": True}
                         | {"read_timeout": _GREET_S},
                     )
+                    if tls is None:
+                        # As PyMySQL does by itself, which reads all CAs of the machine for it.
+                        connection.ssl, connection.ctx = True, _UNCHECKED
+                    connection.connect()
                     _notice_loss(connection._sock)  # noqa: SLF001 (it has no other name)
                     if takes_writes(connection):
                         connection._read_timeout = named.get("read_timeout")  # noqa: SLF001 (see `_look`)
