@@ -8,6 +8,7 @@ import click
 from portcullis.cli.context import Context
 from portcullis.cli.services import ROOMS, room_command
 from portcullis.runtime.errors import PortcullisError
+from portcullis.runtime.memory import loading_modules
 
 _MODULES = (
     *("asrun", "audit", "ca", "clients", "completion", "console", "db", "devices", "emm"),
@@ -28,7 +29,8 @@ class _Commands(click.Group):
         if cmd_name in ROOMS:
             return room_command(cmd_name)
         if cmd_name in _MODULES:
-            module = importlib.import_module(f"portcullis.cli.{cmd_name}")
+            with loading_modules():
+                module = importlib.import_module(f"portcullis.cli.{cmd_name}")
             command: click.Command = getattr(module, cmd_name)
             return command
         return self._others().get_command(ctx, cmd_name)

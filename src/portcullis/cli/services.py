@@ -8,6 +8,7 @@ import click
 from portcullis.cli.context import Context, common_options
 from portcullis.runtime.config import LogConfig
 from portcullis.runtime.logging import set_up_logging
+from portcullis.runtime.memory import loading_modules
 from portcullis.runtime.service import run
 
 ROOMS = {
@@ -30,7 +31,8 @@ def room_command(name: str) -> click.Command:
         source = context.source()
         set_up_logging(name, source.section("log", LogConfig))
         # Each room only where it is run: no process loads what another room needs.
-        room: Any = importlib.import_module(f"portcullis.{name}.main")
+        with loading_modules():
+            room: Any = importlib.import_module(f"portcullis.{name}.main")
         run(lambda: room.main(source))
 
     return click.command(name, help=ROOMS[name])(common_options(start))

@@ -1,6 +1,9 @@
-"""What the C library keeps of memory that was freed: as little as it lets itself be told."""
+"""What Python and the C library do about memory by themselves, and had better not."""
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -24,3 +27,13 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def loading_modules() -> Iterator[None]:
+    """Collect no garbage meanwhile: modules leave hardly any, and make much to look through."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
