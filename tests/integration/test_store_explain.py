@@ -195,10 +195,11 @@ def _airing(engine: Engine) -> None:
 
 
 def _loading(engine: Engine) -> None:
-    up_to = end_of_page(engine, 500_000, 5000)
-    assert up_to == 505_000
-    page_states(engine, 500_000, up_to, datetime.now(UTC).timestamp())
-    page_rows(engine, 500_000, up_to, datetime.now(UTC).timestamp())
+    with engine.connect() as connection:
+        up_to = end_of_page(connection, 500_000, 5000)
+        assert up_to == 505_000
+        page_states(connection, 500_000, up_to, datetime.now(UTC).timestamp())
+        page_rows(connection, 500_000, up_to, datetime.now(UTC).timestamp())
 
 
 def _asking(engine: Engine) -> None:

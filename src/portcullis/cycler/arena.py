@@ -11,7 +11,7 @@ multiplexer.
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -32,7 +32,9 @@ _KEPT_START = _SECTION_START + _BEGINNING
 _IN_FIRST = PACKET_SIZE - _SECTION_START
 _KEPT_IN_FIRST = PACKET_SIZE - _KEPT_START
 _ADDRESS = (1 << 40) - 1  # of the first eight bytes
+_NUMBER_AT = 12 - _BEGINNING  # of what is kept
 _SIZE, _IS_MESSAGE = 0x1FF, 0x200
+_PART_BITS, _PART = 4, 0xF  # of what a section says
 _PAGE_BITS = 10
 _PAGE = 1 << _PAGE_BITS
 _IN_PAGE = _PAGE - 1
@@ -83,16 +85,24 @@ def _devices(headers: NDArray[np.uint8]) -> NDArray[np.int64]:
     return first & _ADDRESS
 
 
+def _numbers(rows: NDArray[np.uint8], at: int, dtype: str) -> NDArray[Any]:
+    """The number that each of the rows holds at that byte."""
+    return np.ndarray(len(rows), dtype, rows, at, rows.strides[:1])
+
+
 class _Slab:
-    """Sections of one size and kind, by place; `pages`: which slots they are.
+    """Sections of one size, kind and part, by place; `pages`: which slots they are.
 
     Attributes:
         head: what a packet has before that which is kept of a section.
     """
 
-    def __init__(self, size: int) -> None:
-        self.head = np.frombuffer(_FIRST_HEAD + _beginning(size), np.uint8)
-        self.sections = Column(np.uint8, size - _BEGINNING)
+    def __init__(self, size_kind: int, part: int) -> None:
+        self.size = size_kind & _SIZE
+        self.size_kind = size_kind
+        self.part = part
+        self.head = np.frombuffer(_FIRST_HEAD + _beginning(self.size), np.uint8)
+        self.sections = Column(np.uint8, self.size - _BEGINNING)
         self.pages: list[int] = []
         self.used = 0
         self.free: list[int] = []  # slots
@@ -101,18 +111,20 @@ class _Slab:
 class Arena:
     """Slots by key; removed slots are used again.
 
-    A slot is a page and a place in it. The EMMs of a page are of one size and kind, which need not
-    be kept of each: one whose size changes gets another slot.
+    A slot is a page and a place in it. The EMMs of a page are of one size, kind and part, which
+    need not be kept of each: one whose size changes gets another slot.
     """
 
     def __init__(self) -> None:
-        self._slabs: dict[int, _Slab] = {}  # by size and _IS_MESSAGE
+        self._slabs: list[_Slab] = []
+        self._slab_of: dict[tuple[int, int], int] = {}  # by size_kind and part
+        self._size_kind = np.empty(0, np.uint16)  # by slab
+        self._part = np.empty(0, np.uint8)  # by slab
         self._has_long = False  # whether there has been a section of two packets
-        self._size = Column(np.uint16)  # by page: the key of its slab
+        self._slab = Column(np.uint32)  # by page: the number of its slab
         self._start = Column(np.uint32)  # by page: where it begins in its slab
         self._in_use = Column(np.uint16)  # by page: how many of its slots
         self._pages = 0
-        self._part = Column(np.uint8)  # by slot
         self._index = KeyIndex(self._hashes)
 
     def __len__(self) -> int:
@@ -129,9 +141,9 @@ class Arena:
 
     def key(self, slot: int) -> EmmKey:
         """The key of a slot in use."""
-        row = self._row(slot)
-        message_id = self.number(slot) if self._size.rows[slot >> _PAGE_BITS] & _IS_MESSAGE else 0
-        return (int.from_bytes(row[:5].tobytes(), "big"), message_id, int(self._part.rows[slot]))
+        slab, row = self._slab_and_row(slot)
+        message_id = _number(row) if slab.size_kind & _IS_MESSAGE else 0
+        return (int.from_bytes(row[:5].tobytes(), "big"), message_id, slab.part)
 
     def keys(self) -> list[EmmKey]:
         """All keys."""
@@ -145,39 +157,40 @@ class Arena:
 
     def number(self, slot: int) -> int:
         """The sequence of a state, the id of a message."""
-        return int.from_bytes(self._row(slot)[9:13].tobytes(), "big")
+        return _number(self._slab_and_row(slot)[1])
 
     def cost(self, slot: int) -> int:
         """Packets of the section."""
-        return 1 + int(self._size_of(slot) > _IN_FIRST)
+        return 1 + int(self._slab_at(slot).size > _IN_FIRST)
 
     def costs(self, slots: Slots) -> NDArray[np.int64]:
         """Packets of the sections."""
         if not self._has_long:
             return np.ones(len(slots), np.int64)
-        sizes = self._size.rows[slots >> _PAGE_BITS] & _SIZE
+        sizes = self._size_kind[self._slab.rows[slots >> _PAGE_BITS]] & _SIZE
         costs: NDArray[np.int64] = (sizes > _IN_FIRST) + np.int64(1)
         return costs
 
     def section(self, slot: int) -> bytes:
         """The EMM as a section."""
-        kept: bytes = self._row(slot).tobytes()
-        return _beginning(self._size_of(slot)) + kept
+        slab, row = self._slab_and_row(slot)
+        kept: bytes = row.tobytes()
+        return _beginning(slab.size) + kept
 
     def add(self, emm: AirableEmm) -> int:
         """Give a new key a slot; raises NotAirableError."""
         _check(emm)
-        slot = self._take(_size_kind(emm))
-        self._row(slot)[:] = _kept(emm)
-        self._part.rows[slot] = emm.part
+        slot = self._take(_size_kind(emm), emm.part)
+        self._slab_and_row(slot)[1][:] = _kept(emm)
         self._index.add(key_hash(emm.key), slot)
         return slot
 
     def replace(self, slot: int, emm: AirableEmm) -> int:
         """Put other bytes under a key that is there: in which slot. Raises NotAirableError."""
         _check(emm)
-        if self._size.rows[slot >> _PAGE_BITS] == _size_kind(emm):
-            self._row(slot)[:] = _kept(emm)
+        slab, row = self._slab_and_row(slot)
+        if slab.size_kind == _size_kind(emm):
+            row[:] = _kept(emm)
             return slot
         self.remove(slot)
         return self.add(emm)
@@ -186,7 +199,7 @@ class Arena:
         """Free a slot."""
         self._index.remove(key_hash(self.key(slot)), lambda other: other == slot)
         page = slot >> _PAGE_BITS
-        slab = self._slabs[int(self._size.rows[page])]
+        slab = self._slab_at(slot)
         slab.free.append(slot)
         self._in_use.rows[page] -= 1
         if not self._in_use.rows[page]:
@@ -198,20 +211,21 @@ class Arena:
         size, starts = states.size, states.start
         slots = np.empty(len(size), np.int64)
         raw = np.frombuffer(states.data, np.uint8)
-        for bytes_ in np.flatnonzero(np.bincount(size)).tolist():
-            mine = np.flatnonzero(size == bytes_)
+        size_part = size << _PART_BITS | states.part
+        for kind in np.bincount(size_part).nonzero()[0].tolist():
+            mine = (size_part == kind).nonzero()[0]
+            bytes_, part = kind >> _PART_BITS, kind & _PART
             kept = sliding_window_view(raw, bytes_ - _BEGINNING)[starts[mine] + _BEGINNING]
-            slots[mine] = self._append(bytes_, kept)
-        self._part.rows[slots] = states.part
+            slots[mine] = self._append(bytes_, part, kept)
         self._index.add_all(key_hashes(states.device, np.zeros_like(size), states.part), slots)
         return slots
 
     def headers(self, slots: Slots) -> Headers:
         """What the headers of EMMs say."""
         head = np.empty((len(slots), _HEADER_BYTES), np.uint8)
-        for mine, slab, rows in self._by_size(slots, _HEADER_BYTES - _BEGINNING):
+        for mine, slab, places in self._by_slab(slots):
             head[mine, :_BEGINNING] = slab.head[_SECTION_START:]
-            head[mine, _BEGINNING:] = rows
+            head[mine, _BEGINNING:] = slab.sections.rows[:, : _HEADER_BYTES - _BEGINNING][places]
         return self._headers(slots, head)
 
     def packets(self, slots: Slots) -> tuple[NDArray[np.uint8], Headers]:
@@ -219,7 +233,8 @@ class Arena:
         costs = self.costs(slots)
         first = costs.cumsum() - costs
         packets = np.full((int(costs.sum()), PACKET_SIZE), 0xFF, np.uint8)
-        for mine, slab, rows in self._by_size(slots):
+        for mine, slab, places in self._by_slab(slots):
+            rows = slab.sections.rows.take(places, 0)
             end, at = _KEPT_START + rows.shape[1], first[mine]
             packets[at, :_KEPT_START] = slab.head
             packets[at, _KEPT_START:end] = rows[:, :_KEPT_IN_FIRST]
@@ -232,89 +247,94 @@ class Arena:
         return packets, self._headers(slots, head)
 
     def _headers(self, slots: Slots, head: NDArray[np.uint8]) -> Headers:
-        return Headers(head, self._size.rows[slots >> _PAGE_BITS], self._part.rows[slots])
+        slab = self._slab.rows[slots >> _PAGE_BITS]
+        return Headers(head, self._size_kind[slab], self._part[slab])
 
     def sections(self, slots: Slots) -> list[bytes]:
         """EMMs as sections in the order given."""
         return [self.section(slot) for slot in slots.tolist()]
 
     def _hashes(self, slots: Slots) -> NDArray[np.int64]:
-        here = self.headers(slots)
-        return key_hashes(here.device, here.message, here.part.astype(np.int64))
+        hashes = np.empty(len(slots), np.int64)
+        for mine, slab, places in self._by_slab(slots):
+            rows = slab.sections.rows
+            device = (_numbers(rows, 0, ">u8")[places] >> 24).astype(np.int64)
+            message = np.zeros_like(device)
+            if slab.size_kind & _IS_MESSAGE:
+                message += _numbers(rows, _NUMBER_AT, ">u4")[places]
+            hashes[mine] = key_hashes(device, message, np.full_like(device, slab.part))
+        return hashes
 
-    def _by_size(
-        self, slots: Slots, first_bytes: int | None = None
-    ) -> Sequence[tuple[Slots, _Slab, NDArray[np.uint8]]]:
-        """By slab: which of `slots` are there, and what is kept of each, or the first of it."""
+    def _by_slab(self, slots: Slots) -> Sequence[tuple[Slots, _Slab, Slots]]:
+        """By slab: which of `slots` are there, and at what places."""
         pages = slots >> _PAGE_BITS
-        sizes = self._size.rows[pages]
+        slabs = self._slab.rows[pages]
         places = self._start.rows[pages] + (slots & _IN_PAGE)
         found = []
-        for size in np.bincount(sizes).nonzero()[0].tolist():
-            mine = (sizes == size).nonzero()[0]
-            slab = self._slabs[size]
-            kept = slab.sections.rows
-            here = places[mine]
-            rows = kept.take(here, 0) if first_bytes is None else kept[:, :first_bytes][here]
-            found.append((mine, slab, rows))
+        for number in np.bincount(slabs).nonzero()[0].tolist():
+            mine = (slabs == number).nonzero()[0]
+            found.append((mine, self._slabs[number], places[mine]))
         return found
 
-    def _size_of(self, slot: int) -> int:
-        return int(self._size.rows[slot >> _PAGE_BITS]) & _SIZE
+    def _slab_at(self, slot: int) -> _Slab:
+        return self._slabs[int(self._slab.rows[slot >> _PAGE_BITS])]
 
-    def _row(self, slot: int) -> NDArray[np.uint8]:
-        page = slot >> _PAGE_BITS
-        sections = self._slabs[int(self._size.rows[page])].sections
-        row: NDArray[np.uint8] = sections.rows[int(self._start.rows[page]) + (slot & _IN_PAGE)]
-        return row
+    def _slab_and_row(self, slot: int) -> tuple[_Slab, NDArray[np.uint8]]:
+        slab = self._slab_at(slot)
+        place = int(self._start.rows[slot >> _PAGE_BITS]) + (slot & _IN_PAGE)
+        return slab, slab.sections.rows[place]
 
-    def _take(self, size_kind: int) -> int:
+    def _take(self, size_kind: int, part: int) -> int:
         """A slot for one section."""
-        slab = self._slab(size_kind)
+        number = self._slab_number(size_kind, part)
+        slab = self._slabs[number]
         if slab.free:
             slot = slab.free.pop()
         else:
-            self._extend(size_kind, slab, 1)
+            self._extend(number, 1)
             slot = slab.pages[-1] << _PAGE_BITS | (slab.used - 1) & _IN_PAGE
         self._in_use.rows[slot >> _PAGE_BITS] += 1
         return slot
 
-    def _append(self, size_kind: int, sections: NDArray[np.uint8]) -> Slots:
-        """Put sections of one size into slots that were never used."""
-        slab = self._slab(size_kind)
+    def _append(self, size_kind: int, part: int, sections: NDArray[np.uint8]) -> Slots:
+        """Put sections of one size and part into slots that were never used."""
+        number = self._slab_number(size_kind, part)
+        slab = self._slabs[number]
         places = np.arange(slab.used, slab.used + len(sections))
         begun = slab.used >> _PAGE_BITS
-        self._extend(size_kind, slab, len(sections))
+        self._extend(number, len(sections))
         slab.sections.rows[places[0] : slab.used] = sections
         pages = np.array(slab.pages[begun:])[(places >> _PAGE_BITS) - begun]
         np.add.at(self._in_use.rows, pages, 1)
         slots: Slots = pages << _PAGE_BITS | places & _IN_PAGE
         return slots
 
-    def _extend(self, size_kind: int, slab: _Slab, count: int) -> None:
+    def _extend(self, number: int, count: int) -> None:
         """Take so many places of a slab that were never used."""
+        slab = self._slabs[number]
         slab.used += count
         slab.sections.reserve(slab.used)
         while len(slab.pages) << _PAGE_BITS < slab.used:
-            self._begin_page(size_kind, slab)
+            self._begin_page(number)
 
-    def _begin_page(self, size_kind: int, slab: _Slab) -> None:
-        page = self._pages
+    def _begin_page(self, number: int) -> None:
+        page, pages = self._pages, self._slabs[number].pages
         self._pages += 1
-        for column in (self._size, self._start, self._in_use):
+        for column in (self._slab, self._start, self._in_use):
             column.reserve(self._pages)
-        self._part.reserve(self.capacity)
-        self._size.rows[page] = size_kind
-        self._start.rows[page] = len(slab.pages) << _PAGE_BITS
-        slab.pages.append(page)
+        self._slab.rows[page] = number
+        self._start.rows[page] = len(pages) << _PAGE_BITS
+        pages.append(page)
 
-    def _slab(self, size_kind: int) -> _Slab:
-        slab = self._slabs.get(size_kind)
-        if slab is None:
-            size = size_kind & _SIZE
-            slab = self._slabs[size_kind] = _Slab(size)
-            self._has_long |= size > _IN_FIRST
-        return slab
+    def _slab_number(self, size_kind: int, part: int) -> int:
+        number = self._slab_of.setdefault((size_kind, part), len(self._slabs))
+        if number == len(self._slabs):
+            slab = _Slab(size_kind, part)
+            self._slabs.append(slab)
+            self._size_kind = np.append(self._size_kind, np.uint16(size_kind))
+            self._part = np.append(self._part, np.uint8(part))
+            self._has_long |= slab.size > _IN_FIRST
+        return number
 
 
 def _size_kind(emm: AirableEmm) -> int:
@@ -325,6 +345,11 @@ def _size_kind(emm: AirableEmm) -> int:
 def _beginning(size: int) -> bytes:
     """The first bytes of a section of so many."""
     return bytes((_TABLE_ID, _FLAGS, size - _BEGINNING))
+
+
+def _number(kept: NDArray[np.uint8]) -> int:
+    """The number that is kept of a section."""
+    return int.from_bytes(kept[_NUMBER_AT : _NUMBER_AT + 4].tobytes(), "big")
 
 
 def _kept(emm: AirableEmm) -> NDArray[np.uint8]:
@@ -418,21 +443,22 @@ class StateSections(NamedTuple):
 
         Raises NotAirableError if one of them is none: which one cannot be told.
         """
-        places, at = [], 0
+        lengths: list[int] = []  # where they are
+        note, at, end = lengths.append, 2, len(data) + 2
         try:
-            while at < len(data):
-                places.append(at)
-                at += data[at + 2] + _BEGINNING
+            while at < end:
+                note(at)
+                at += data[at] + 3  # the bytes before it counts, _BEGINNING
         except IndexError:
-            at = -1
-        start = np.array(places, np.int64)
-        size = np.diff(start, append=at)
+            at = 1
+        start = np.array(lengths, np.int64) - 2
+        size = np.diff(start, append=at - 2)
         raw = np.frombuffer(data + bytes(_HEADER_BYTES), np.uint8)
         head = sliding_window_view(raw, _HEADER_BYTES)[start]
         device = _devices(head)
         fits = (size >= _HEADER_BYTES) & (size <= MAX_SECTION_BYTES)
         fits &= (head[:, 0] == _TABLE_ID) & (head[:, 1] == _FLAGS)
-        if at != len(data) or not (fits & (device > after) & (device <= up_to)).all():
+        if at != end or not (fits & (device > after) & (device <= up_to)).all():
             raise NotAirableError(f"among the states of devices {after + 1} to {up_to}")
         return cls(data, start, size, device, head[:, 9].astype(np.int64) >> 4)
 

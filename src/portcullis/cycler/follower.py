@@ -18,7 +18,7 @@ from portcullis.runtime.threads import in_thread
 from portcullis.store.airable import AirableEmm
 from portcullis.store.database import reason_of
 from portcullis.store.feed import TOMBSTONE_HORIZON_S, FeedPosition, FeedWatch, next_changes
-from portcullis.store.load import Page, page_rows, read_page
+from portcullis.store.load import Page, all_rows, read_page
 
 _PAGE = 5000  # EMMs
 _ROWS_PER_TURN = 200  # applied before the event loop may send again
@@ -137,7 +137,7 @@ class Follower:
     async def _take_in(self, page: Page) -> None:
         rows = page.rows
         if not self._settle(page):
-            rows = await in_thread(page_rows, self._engine, page.after, page.up_to, None)
+            rows = await in_thread(all_rows, self._engine, page)
         await self._apply(rows)
 
     def _settle(self, page: Page) -> bool:

@@ -1,6 +1,7 @@
 """Wiring of `portcullis cycler`: one follower, a task set per stream."""
 
 import asyncio
+import gc
 import os
 import secrets
 import socket
@@ -55,6 +56,7 @@ async def main(source: ConfigSource) -> None:
             ]
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
             links = [group.create_task(stream.link.run()) for stream in streams]
+            gc.freeze()  # what lives as long as the process is not to be gone through in a turn
             await service.stopping.wait()
             for task in tasks:
                 task.cancel()
