@@ -114,6 +114,7 @@ class Carousel:
         if slot is None:
             slot = self.arena.add(emm)
             self._take_in(np.array([slot]))
+            self._rings.end(slot, emm.ends_at)
             self._admit(record_of(slot, emm, nan), starts_at, now, wall)
             return
         self._see(slot)
@@ -121,6 +122,7 @@ class Carousel:
             return
         self._rings.look_away(slot)
         slot = self._replace(slot, emm)
+        self._rings.end(slot, emm.ends_at)
         is_order = emm.cause == "order" and emm.first_aired_at is None
         record = record_of(
             slot, emm, nan if is_order else self._first_airings.details(slot)["first_aired"][0]
@@ -131,7 +133,6 @@ class Carousel:
             self._admit(record, starts_at, now, wall)
         elif ring == self._rings.last:
             record["since"] = nan  # no order has waited: it was aired long ago
-            self._rings.record(slot)["ends"] = record["ends"]
             self._first_airings.settle(record)
         else:
             held = self._rings.record(slot)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from portcullis.cycler.arena import Emms
 from portcullis.cycler.columns import Column
 from portcullis.cycler.queues import Queue
-from portcullis.cycler.records import NO_END, SETTLED, WALKING, Records, Slots, chosen, joined
+from portcullis.cycler.records import SETTLED, WALKING, Records, Slots, chosen, joined
 
 NONE = 0
+NO_END = 0xFFFFFFFF
 MAX_RINGS = 15
 _RING_BITS = 4
 _TICKETS = 1 << 28
@@ -46,12 +47,17 @@ class Front:
     """
 
     def __init__(
-        self, records: Records, cost: NDArray[np.int64], tickets: NDArray[np.int64], end: int
+        self,
+        records: Records,
+        cost: NDArray[np.int64],
+        tickets: NDArray[np.int64],
+        end: int,
+        first_end: int,
     ) -> None:
         self.records = records
         self.at = self.popped = 0
         self.end = end
-        self.first_end = int(records["ends"].min()) if len(records) else NO_END
+        self.first_end = first_end
         self.tickets = tickets
         self.emms: Emms | None = None
         self.may_tell = records.dtype == SETTLED or not records["told"].all()
@@ -119,11 +125,19 @@ class Rings:
         self._queues = [Queue(WALKING) for _ in range(last)] + [Queue(SETTLED)]
         self._fronts = self._no_fronts()
         self._tag = Column(np.uint32)  # ticket modulo 2^28, and ring
+        self._lacks = Column(np.uint32)  # of NO_END to the end of a slot: 0 for most
         self._base: float | None = None
 
     def reserve(self, slots: int) -> None:
         """Make room for slots below `slots`."""
         self._tag.reserve(slots)
+        self._lacks.reserve(slots)
+
+    def end(self, slot: int, ends_at: float | None) -> None:
+        """Note when what is in a slot ends, in Unix seconds; None: never."""
+        lacks = 0 if ends_at is None else NO_END - int(ends_at)
+        if self._lacks.rows[slot] != lacks:  # what is not written costs nothing
+            self._lacks.rows[slot] = lacks
 
     def ring_of(self, slot: int) -> int:
         """The ring a slot is in."""
@@ -214,7 +228,7 @@ class Rings:
             if not len(piece):
                 break
             live = self._is_live(ring, piece, first)
-            over = live & (piece["ends"] <= wall)
+            over = live & (self._ends(piece) <= wall)
             if over.any():
                 expired += piece["slot"][over].tolist()
                 live &= ~over
@@ -223,9 +237,14 @@ class Rings:
             pieces.append((chosen(piece, here), cost, here + first))
             scanned += len(piece)
             spent = int(cost[-1]) if len(cost) else spent
-        records, costs, tickets = zip(*pieces, strict=True)
+        found, costs, tickets = zip(*pieces, strict=True)
+        records = joined(found)
         self._fronts[ring] = Front(
-            joined(records), np.concatenate(costs), np.concatenate(tickets), queue.head + scanned
+            records,
+            np.concatenate(costs),
+            np.concatenate(tickets),
+            queue.head + scanned,
+            int(self._ends(records).min(initial=NO_END)),
         )
         return expired
 
@@ -298,6 +317,11 @@ class Rings:
             return max(round((moment - self._base) * 1000), 0)
         return np.maximum(np.rint((moment - self._base) * 1000), 0)
 
+    def _ends(self, records: Records) -> NDArray[np.uint32]:
+        """When each ends, Unix seconds."""
+        ends: NDArray[np.uint32] = np.uint32(NO_END) - self._lacks.rows[records["slot"]]
+        return ends
+
     def _is_live(self, ring: int, records: Records, first_ticket: int) -> NDArray[np.bool_]:
         """Which records are still those of their slots."""
         is_live: NDArray[np.bool_] = self._tag.rows[records["slot"]] == _tags(
@@ -307,7 +331,7 @@ class Rings:
 
 
 def _no_front() -> Front:
-    return Front(np.empty(0, WALKING), _NO_PLACES, _NO_PLACES, 0)
+    return Front(np.empty(0, WALKING), _NO_PLACES, _NO_PLACES, 0, NO_END)
 
 
 def _tags(ring: int, first_ticket: int, count: int) -> NDArray[np.uint32]:
