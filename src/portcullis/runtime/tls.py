@@ -4,13 +4,6 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
-
 from portcullis.runtime.config import ConfigError, Section
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.metrics import CERTIFICATE_EXPIRES
@@ -120,6 +113,13 @@ class TlsFiles:
         return tuple(found)
 
     def _read(self) -> Pem:
+        from cryptography import x509  # noqa: PLC0415 (8 MB, for those that have certificates)
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+            Encoding,
+            PublicFormat,
+            load_pem_private_key,
+        )
+
         data = {}
         for name, path in self._paths.items():
             try:

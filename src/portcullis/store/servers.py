@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import pymysql
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.engine.url import URL
@@ -19,6 +18,7 @@ from sqlalchemy.exc import InvalidatePoolError
 
 from portcullis.runtime.config import ConfigError
 from portcullis.runtime.logging import get_logger
+from portcullis.store.driver import pymysql
 
 log = get_logger("portcullis.store")
 
