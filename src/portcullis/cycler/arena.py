@@ -147,9 +147,21 @@ class Arena:
 
     def keys(self) -> list[EmmKey]:
         """All keys."""
-        here = self.headers(self.slots())
-        columns = (here.device, here.message, here.part)
+        columns = self.key_columns(self.slots())
         return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def key_columns(
+        self, slots: Slots
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The keys of slots in use: devices, messages, parts."""
+        device, message, part = (np.zeros(len(slots), np.int64) for _ in range(3))
+        for mine, slab, places in self._by_slab(slots):
+            rows = slab.sections.rows
+            device[mine] = _numbers(rows, 0, ">u8")[places] >> 24
+            if slab.size_kind & _IS_MESSAGE:
+                message[mine] = _numbers(rows, _NUMBER_AT, ">u4")[places]
+            part[mine] = slab.part
+        return device, message, part
 
     def slots(self) -> Slots:
         """All slots in use."""
@@ -255,15 +267,7 @@ class Arena:
         return [self.section(slot) for slot in slots.tolist()]
 
     def _hashes(self, slots: Slots) -> NDArray[np.int64]:
-        hashes = np.empty(len(slots), np.int64)
-        for mine, slab, places in self._by_slab(slots):
-            rows = slab.sections.rows
-            device = (_numbers(rows, 0, ">u8")[places] >> 24).astype(np.int64)
-            message = np.zeros_like(device)
-            if slab.size_kind & _IS_MESSAGE:
-                message += _numbers(rows, _NUMBER_AT, ">u4")[places]
-            hashes[mine] = key_hashes(device, message, np.full_like(device, slab.part))
-        return hashes
+        return key_hashes(*self.key_columns(slots))
 
     def _by_slab(self, slots: Slots) -> Sequence[tuple[Slots, _Slab, Slots]]:
         """By slab: which of `slots` are there, and at what places."""

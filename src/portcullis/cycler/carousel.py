@@ -313,8 +313,7 @@ class Carousel:
 
     def _order_behind(self, slots: Slots, position: EmmKey) -> NDArray[np.int64]:
         """Places of the slots in the order of their keys, from behind `position` round to it."""
-        here = self.arena.headers(slots)
-        device, message, part = here.device, here.message, here.part
+        device, message, part = self.arena.key_columns(slots)
         d, m, p = position
         if m or message.any():
             order = np.lexsort((part, message, device))
