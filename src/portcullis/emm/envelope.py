@@ -91,21 +91,57 @@ _HEAD = np.dtype([("header", f"V{HEADER_BYTES}"), ("nonce", f"V{_NONCE_BYTES}")]
 _DEK = np.dtype(f"V{DEK_BYTES}")
 _SHA256 = SHA256()
 _EXTRACT = HMAC(bytes(32), _SHA256)
+_KEK_INFO = b"portcullis emm kek v1"
+# The last byte counts the blocks of the expansion (RFC 5869 2.3): 32 bytes are one block's.
+_EXPANSION = np.dtype(
+    [
+        ("info", f"V{len(_KEK_INFO)}"),
+        ("ca_system_id", ">u2"),
+        ("address", "u1"),
+        ("address_low", ">u4"),
+        ("epoch", ">u2"),
+        ("block", "u1"),
+    ]
+)
 
 
 def derive_kek(device_key: bytes, ca_system_id: int, address: int, epoch: int) -> bytes:
     """The box's key encryption key for one epoch: 32 bytes (HKDF, RFC 5869)."""
-    info = (
-        b"portcullis emm kek v1"
+    return expand_kek(device_key, kek_expansion(ca_system_id, address, epoch))
+
+
+def kek_expansion(ca_system_id: int, address: int, epoch: int) -> bytes:
+    """What `expand_kek` takes for a box and an epoch; OverflowError out of range."""
+    return (
+        _KEK_INFO
         + ca_system_id.to_bytes(2, "big")
         + address.to_bytes(5, "big")
         + epoch.to_bytes(2, "big")
+        + b"\1"
     )
-    # RFC 5869: without a salt the extraction's key is zeros; 32 bytes are one block's.
+
+
+def kek_expansions(
+    ca_system_id: int, addresses: NDArray[np.uint64], epochs: NDArray[np.uint32]
+) -> list[bytes]:
+    """As `kek_expansion`, of many boxes; all must be `in_range`."""
+    rows = np.empty(len(addresses), _EXPANSION)
+    rows["info"] = np.void(_KEK_INFO)
+    rows["ca_system_id"] = ca_system_id
+    rows["address"], rows["address_low"] = addresses >> 32, addresses & 0xFFFFFFFF
+    rows["epoch"] = epochs
+    rows["block"] = 1
+    expansions: list[bytes] = rows.view(f"V{_EXPANSION.itemsize}").tolist()
+    return expansions
+
+
+def expand_kek(device_key: bytes, expansion: bytes) -> bytes:
+    """The KEK for the box and epoch that `expansion` names; as `derive_kek`."""
+    # RFC 5869: without a salt the extraction's key is zeros.
     extract = _EXTRACT.copy()
     extract.update(device_key)
     expand = HMAC(extract.finalize(), _SHA256)
-    expand.update(info + b"\1")
+    expand.update(expansion)
     return expand.finalize()
 
 

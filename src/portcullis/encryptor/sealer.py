@@ -17,7 +17,6 @@ from portcullis.emm import (
     Message,
     Withdrawal,
     chain_key,
-    derive_kek,
     record_head,
     seal_columns,
     seal_sets,
@@ -25,15 +24,13 @@ from portcullis.emm import (
     set_of,
     state_payload,
 )
+from portcullis.encryptor.keks import Keks
 from portcullis.encryptor.states import States
 from portcullis.keys import Custody, KeyLabel, KeyNotOpenedError, Purpose
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 
 MAX_AHEAD_S = 86_400
 """A sequence further ahead of this clock is refused: a box would never hear a lower one again."""
-
-CACHED_KEKS = 100_000
-"""About 60 MB; the boxes that had orders of late."""
 
 CACHED_PRODUCT_KEYS = 10_000
 """A chain is walked once for each epoch in use, not once a call."""
@@ -75,17 +72,16 @@ class Sealer:
     def __init__(self, custody: Custody, clock: Callable[[], float]) -> None:
         self._custody = custody
         self._clock = clock
-        self._kek = lru_cache(maxsize=CACHED_KEKS)(self._open_kek)
+        self._keks = Keks(custody)
         self._product_key = lru_cache(maxsize=CACHED_PRODUCT_KEYS)(self._open_product_key)
 
     def cache_counts(self) -> tuple[int, int]:
         """Hits and misses of the bounded cache of derived KEKs."""
-        info = self._kek.cache_info()
-        return info.hits, info.misses
+        return self._keks.hits, self._keks.misses
 
     def forget(self) -> None:
         """Drop every key of the caches: a master that is retired opens nothing from now on."""
-        self._kek.cache_clear()
+        self._keks.forget()
         self._product_key.cache_clear()
 
     def seal(self, request: pb.SealRequest) -> tuple[pb.SealReply, list[int]]:
@@ -125,6 +121,9 @@ class Sealer:
         latest = self._clock() + MAX_AHEAD_S
         records = [products.template(grant) for grant in request.grants]
         plain = states.plain(latest, records)
+        found = self._keks.of_each(states.device_keys(plain, request.ca_system_id))
+        keks = [kek for kek in found if kek is not None]
+        plain[plain] = [kek is not None for kek in found]
         reply = pb.SealStatesReply()
         alone: dict[int, list[bytes]] = {}
         for place in np.flatnonzero(~plain).tolist():
@@ -133,7 +132,6 @@ class Sealer:
                 (alone[place],) = seal_sets(one, os.urandom(DEK_BYTES))
             except _REFUSING as error:
                 _refuse(reply, place, error)
-        keks = self._keks(states, plain, request.ca_system_id, reply)
         parts = np.zeros(len(plain), np.int64)
         sections: list[bytes] = []
         if keks:
@@ -145,23 +143,6 @@ class Sealer:
             parts[place] = len(mine)
         reply.parts.extend(parts.tolist())
         return reply
-
-    def _keks(
-        self,
-        states: States,
-        plain: NDArray[np.bool_],
-        ca_system_id: int,
-        reply: pb.SealStatesReply,
-    ) -> list[bytes]:
-        """The KEKs of the plain states. One whose key does not open is refused: plain no more."""
-        keks = []
-        for place, label, blob, epoch in states.device_keys(plain):
-            try:
-                keks.append(self._kek(label, blob, ca_system_id, epoch))
-            except KeyNotOpenedError as error:
-                _refuse(reply, place, RefusedItemError("not_sealed_here", str(error)))
-                plain[place] = False
-        return keks
 
     def _sets(
         self, item: pb.SealItem, ca_system_id: int, products: "ProductKeys", latest: float
@@ -196,13 +177,9 @@ class Sealer:
         if not first_epoch <= epoch <= last_epoch:
             raise RefusedItemError("invalid", f"epoch {epoch} lies outside the device key's")
         try:
-            return self._kek(label, key.blob, ca_system_id, epoch)
+            return self._keks.of(KeyLabel(Purpose.DEVICE, *label), key.blob, ca_system_id, epoch)
         except KeyNotOpenedError as error:
             raise RefusedItemError("not_sealed_here", str(error)) from error
-
-    def _open_kek(self, label: _Label, blob: bytes, ca_system_id: int, epoch: int) -> bytes:
-        key = self._custody.open(KeyLabel(Purpose.DEVICE, *label), blob)
-        return derive_kek(key, ca_system_id, label[0], epoch)
 
     def _open_product_key(self, label: _Label, blob: bytes, epoch: int) -> bytes:
         product_id, _, last_epoch, _ = label

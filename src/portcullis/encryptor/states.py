@@ -1,6 +1,7 @@
 """The columns of a SealStates call: checked and laid out all at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,17 @@ from portcullis.emm import (
     EmmColumns,
     Kind,
     in_range,
+    kek_expansions,
     state_payloads,
 )
+from portcullis.encryptor.keks import DeviceKeys
+from portcullis.keys import LABEL_BYTES, LABEL_OWNER, KeyLabel, Purpose
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 
 _NO_EPOCH = (1, 0)  # from 1 to 0
+
+_Common = tuple[int, int, str]
+"""What device keys have in common: first and last epoch, master."""
 
 
 class ColumnsError(Exception):
@@ -53,12 +60,17 @@ class States:
         self._labels = [
             (label.first_epoch, label.last_epoch, label.master_id) for label in request.labels
         ]
+        self._laid_out = list(map(_laid_out, self._labels))
 
     def plain(self, latest: float, records: Sequence[bytes | None]) -> NDArray[np.bool_]:
         """Which states are plain. `latest`: the highest number; None: a grant that is refused."""
         utc = self._request.utc
-        epochs = np.array([label[:2] for label in self._labels] + [_NO_EPOCH])
-        first, last = epochs[np.minimum(self._label_of, len(self._labels))].T
+        epochs = [
+            label[:2] if laid_out else _NO_EPOCH
+            for label, laid_out in zip(self._labels, self._laid_out, strict=True)
+        ]
+        label_of = np.minimum(self._label_of, len(epochs))
+        first, last = np.array([*epochs, _NO_EPOCH])[label_of].T
         granted = np.array([record is not None for record in records] + [False])
         good = granted[np.minimum(self._grant_of, len(records))]
         good &= (self._starts_at <= OPEN_END) & (self._ends_at >= 0)
@@ -68,19 +80,18 @@ class States:
         plain[np.repeat(np.arange(len(plain)), self._counts)[~good]] = False
         return plain
 
-    def device_keys(
-        self, plain: NDArray[np.bool_]
-    ) -> Iterator[tuple[int, tuple[int, int, int, str], bytes, int]]:
-        """Of each plain state: its place, its device key's label and blob, its epoch."""
-        blobs = self._request.device_keys
-        for place, address, label, epoch in zip(
-            np.flatnonzero(plain).tolist(),
-            self._addresses[plain].tolist(),
-            self._label_of[plain].tolist(),
-            self._epochs[plain].tolist(),
-            strict=True,
-        ):
-            yield place, (address, *self._labels[label]), blobs[place], epoch
+    def device_keys(self, plain: NDArray[np.bool_], ca_system_id: int) -> DeviceKeys:
+        """The device keys of the plain states."""
+        addresses, label_of = self._addresses[plain], self._label_of[plain]
+        common = np.array([label or b"" for label in self._laid_out], f"S{LABEL_BYTES}")
+        labels = common[label_of].view((np.uint8, LABEL_BYTES))
+        labels[:, LABEL_OWNER] = addresses.astype(">u8").view((np.uint8, 8))
+        return DeviceKeys(
+            [self._labels[label][2] for label in label_of.tolist()],
+            labels.view(f"V{LABEL_BYTES}").ravel().tolist(),
+            list(compress(self._request.device_keys, plain.tolist())),
+            kek_expansions(ca_system_id, addresses, self._epochs[plain]),
+        )
 
     def emms(
         self, plain: NDArray[np.bool_], keks: Sequence[bytes], records: Sequence[bytes | None]
@@ -162,3 +173,11 @@ class States:
             ends_at=request.entitlement_ends_at[place],
             key=grant.key,
         )
+
+
+def _laid_out(common: _Common) -> bytes | None:
+    """The label of a device key that has no owner yet; None if it cannot be laid out."""
+    try:
+        return KeyLabel(Purpose.DEVICE, 0, *common).to_bytes()
+    except (OverflowError, ValueError):
+        return None

@@ -8,7 +8,7 @@ Owns: the master key file and the import key file, the token's key objects,
 Never: writes a key anywhere but the master key file, or shows one in a text.
 """
 
-from portcullis.keys.custody import Custody, KeyLabel, Purpose
+from portcullis.keys.custody import LABEL_BYTES, LABEL_OWNER, Custody, KeyLabel, Purpose
 from portcullis.keys.errors import (
     CustodyAwayError,
     KeyCustodyError,
@@ -30,6 +30,8 @@ from portcullis.keys.masters import (
 from portcullis.keys.token import TokenMasters
 
 __all__ = [
+    "LABEL_BYTES",
+    "LABEL_OWNER",
     "MASTER_ID",
     "Custody",
     "CustodyAwayError",

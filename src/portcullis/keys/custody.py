@@ -10,6 +10,7 @@ another master does not open (NIST SP 800-38D).
 
 import os
 import struct
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _MASTER_ID_BYTES = 16
 _LABEL = struct.Struct(f">2sBQHH{_MASTER_ID_BYTES}s")  # pads with zero bytes
+
+LABEL_BYTES = _LABEL.size
+LABEL_OWNER = slice(3, 11)
+"""Where the owner stands in a label that is laid out."""
 
 
 class Purpose(IntEnum):
@@ -80,15 +85,28 @@ class Custody:
 
     def open(self, label: KeyLabel, blob: bytes) -> bytes:
         """Open a blob under what its row says it is; raises KeyNotOpenedError."""
-        if len(blob) < _NONCE_BYTES + _TAG_BYTES:
-            raise KeyNotOpenedError("too short for a sealed key")
         try:
-            return self._ciphers.decrypt(
-                label.master_id, blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], label.to_bytes()
-            )
+            return self._open(label.master_id, label.to_bytes(), blob)
         except (KeyNotOpenedError, OverflowError, ValueError) as error:
             raise KeyNotOpenedError(
                 f"the {label.purpose.name.lower()} key of {label.owner} under master"
                 f" {label.master_id[:_MASTER_ID_BYTES]!r} does not open: moved, relabelled, not"
                 " sealed here, or the master is not at hand"
             ) from error
+
+    def open_each(
+        self, master_ids: Iterable[str], labels: Iterable[bytes], blobs: Iterable[bytes]
+    ) -> list[bytes | None]:
+        """Open many blobs, each under a label that is laid out; None for one that does not open."""
+        keys = list[bytes | None]()
+        for master_id, label, blob in zip(master_ids, labels, blobs, strict=True):
+            try:
+                keys.append(self._open(master_id, label, blob))
+            except (KeyNotOpenedError, ValueError):
+                keys.append(None)
+        return keys
+
+    def _open(self, master_id: str, label: bytes, blob: bytes) -> bytes:
+        if len(blob) < _NONCE_BYTES + _TAG_BYTES:
+            raise KeyNotOpenedError("too short for a sealed key")
+        return self._ciphers.decrypt(master_id, blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], label)
