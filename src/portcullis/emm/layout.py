@@ -42,6 +42,11 @@ TLV_IN_FORCE = 0x01
 TLV_LATER = 0x02
 RECORD_BYTES = {TLV_IN_FORCE: 23, TLV_LATER: 27}
 _MAX_VALUE_BYTES = {tlv_type: 255 // size * size for tlv_type, size in RECORD_BYTES.items()}
+# By the number of records in one TLV.
+_TLV_HEADS = {
+    tlv_type: [bytes((tlv_type, length)) for length in range(0, 256, size)]
+    for tlv_type, size in RECORD_BYTES.items()
+}
 
 
 def record_head(product_id: int, epoch: int) -> bytes:
@@ -72,8 +77,6 @@ def state_payload(
 def _tlvs(tlv_type: int, records: bytes) -> bytes:
     """Records in as many TLVs as they need."""
     most = _MAX_VALUE_BYTES[tlv_type]
-    if 0 < len(records) <= most:
-        return bytes((tlv_type, len(records))) + records
     values = [records[at : at + most] for at in range(0, len(records), most)]
     return b"".join([bytes((tlv_type, len(value))) + value for value in values])
 
@@ -107,9 +110,13 @@ def state_payloads(
 def _tlvs_of(tlv_type: int, counts: Sequence[int], records: NDArray[np.void]) -> Iterator[bytes]:
     """The TLVs of each state."""
     data, end = records.tobytes(), 0
+    size, heads = RECORD_BYTES[tlv_type], _TLV_HEADS[tlv_type]
     for count in counts:
-        start, end = end, end + count * RECORD_BYTES[tlv_type]
-        yield _tlvs(tlv_type, data[start:end])
+        start, end = end, end + count * size
+        if 0 < count < len(heads):
+            yield heads[count] + data[start:end]
+        else:
+            yield _tlvs(tlv_type, data[start:end])
 
 
 def _record_from(tlv_type: int, data: bytes) -> EntitlementRecord:
