@@ -7,16 +7,14 @@ and we are measured before and between the two runs of `openssl speed`, which ta
 
 import os
 import re
-import statistics
 import subprocess
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tink
 from tink import aead
 
-from bench.measure import cpu_s
+from bench.measure import Round, cpu_s, median_ratio, medians
 from bench.result import Criterion, Result
 from portcullis.emm import DEK_BYTES, EmmColumns, Kind, seal_columns
 
@@ -27,15 +25,6 @@ _PACKET_PAYLOAD = 127  # the most that one packet carries; 16 bytes of header ar
 _ASKED_PAYLOAD = 150
 
 _Batch = Callable[[], object]
-
-
-class Round(NamedTuple):
-    """CPU seconds of one envelope: ours, Tink's, and what `openssl speed` takes for the same."""
-
-    ours: float
-    two_packets: float
-    tink: float
-    limit: float
 
 
 def _openssl_s(*options: str) -> float:
@@ -84,54 +73,56 @@ def _tink() -> _Batch:
     return batch
 
 
-def _in_turns(*batches: _Batch) -> list[float]:
+def _in_turns(batches: Mapping[str, _Batch]) -> Round:
     """CPU seconds of one envelope of each."""
-    spent = [0.0] * len(batches)
+    spent = dict.fromkeys(batches, 0.0)
     for _ in range(_TURNS):
-        for place, batch in enumerate(batches):
+        for name, batch in batches.items():
             begun = cpu_s()
             batch()
-            spent[place] += cpu_s() - begun
-    return [cpu / _TURNS / _BATCH for cpu in spent]
+            spent[name] += cpu_s() - begun
+    return {name: cpu / _TURNS / _BATCH for name, cpu in spent.items()}
 
 
-def _measure(*batches: _Batch) -> Round:
-    """One round: ours, ours of two packets, and Tink's, around the runs of OpenSSL."""
-    before, gcm_s, between, wrap_s = (
-        _in_turns(*batches),
-        _gcm_s(),
-        _in_turns(*batches),
-        _wrap_s(),
-    )
-    return Round(*map(statistics.mean, zip(before, between, strict=True)), limit=gcm_s + wrap_s)
+def _measure(batches: Mapping[str, _Batch]) -> Round:
+    """CPU seconds of one envelope of each, around the runs of OpenSSL, and of those: `limit`."""
+    before, gcm_s = _in_turns(batches), _gcm_s()
+    between, wrap_s = _in_turns(batches), _wrap_s()
+    return {name: (before[name] + between[name]) / 2 for name in batches} | {
+        "limit": gcm_s + wrap_s
+    }
 
 
 def run() -> Result:
     """Measure."""
-    batches = _ours(_PACKET_PAYLOAD), _ours(_ASKED_PAYLOAD), _tink()
-    rounds = [_measure(*batches) for _ in range(_ROUNDS)]
-    median = Round(*map(statistics.median, zip(*rounds, strict=True)))
+    batches = {
+        "ours": _ours(_PACKET_PAYLOAD),
+        "two packets": _ours(_ASKED_PAYLOAD),
+        "tink": _tink(),
+    }
+    rounds = [_measure(batches) for _ in range(_ROUNDS)]
+    found = medians(rounds)
     return Result(
         "envelope",
         "`openssl speed`: GCM 128 over the payload + AES-256 key wrap; Tink KmsEnvelopeAead",
         [
             Criterion(
                 "one-packet EMMs against openssl speed",
-                statistics.median(one.limit / one.ours for one in rounds),
+                median_ratio(rounds, lambda one: one["limit"] / one["ours"]),
                 0.6,
                 0.95,
             ),
             Criterion(
                 "one-packet EMMs against Tink",
-                statistics.median(one.tink / one.ours for one in rounds),
+                median_ratio(rounds, lambda one: one["tink"] / one["ours"]),
                 3,
                 4,
             ),
         ],
         {
-            "envelopes per core-second (payload 127, as of all)": round(1 / median.ours),
-            "openssl speed limit per core-second": round(1 / median.limit),
-            "Tink per core-second": round(1 / median.tink),
-            "two-packet sets (payload 150) per core-second": round(1 / median.two_packets),
+            "envelopes per core-second (payload 127, as of all)": round(1 / found["ours"]),
+            "openssl speed limit per core-second": round(1 / found["limit"]),
+            "Tink per core-second": round(1 / found["tink"]),
+            "two-packet sets (payload 150) per core-second": round(1 / found["two packets"]),
         },
     )

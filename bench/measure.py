@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,13 +12,28 @@ Measured = Callable[[], float]
 """Runs once and returns what it cost or yielded."""
 
 
+Round = Mapping[str, float]
+"""What one round found of each subject."""
+
+
+def in_rounds(subjects: Mapping[str, Measured], rounds: int) -> list[Round]:
+    """Run all subjects in turn, `rounds` times."""
+    return [{name: subject() for name, subject in subjects.items()} for _ in range(rounds)]
+
+
+def medians(rounds: Sequence[Round]) -> dict[str, float]:
+    """The median of each subject."""
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+
+
+def median_ratio(rounds: Sequence[Round], ratio: Callable[[Round], float]) -> float:
+    """The median of each round's ratio: a core's clock changes from one second to the next."""
+    return statistics.median(map(ratio, rounds))
+
+
 def interleave(subjects: Mapping[str, Measured], rounds: int) -> dict[str, float]:
     """Run all subjects in turn, `rounds` times; the median of each."""
-    found: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(rounds):
-        for name, subject in subjects.items():
-            found[name].append(subject())
-    return {name: statistics.median(values) for name, values in found.items()}
+    return medians(in_rounds(subjects, rounds))
 
 
 def cpu_s(pid: int | None = None) -> float:
