@@ -34,7 +34,7 @@ PLOTTED: Mapping[str, str] = {
 REASONS: Mapping[str, str] = {
     "envelope": "each EMM has a key of its own; to make its cipher, to encrypt and to wrap its key"
     " take 93 % of the time, inside OpenSSL and its binding",
-    "encryptor": "half the time of an EMM is its KEK (opened, derived), a quarter the same"
+    "encryptor": "two fifths of an EMM's time are its KEK (opened, derived), a quarter the same"
     " primitives as in `envelope`; an empty call costs about 1 ms, shared by 500 EMMs",
     "generate": "all processes together use more than 260 µs of CPU a state where the floor of one"
     " EMMG allows 285 and that of three 160; the database's part is the upsert into `emms`, two"
