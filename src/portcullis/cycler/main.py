@@ -56,7 +56,7 @@ async def main(source: ConfigSource) -> None:
             ]
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
             links = [group.create_task(stream.link.run()) for stream in streams]
-            gc.freeze()  # what lives as long as the process is not to be gone through in a turn
+            gc.freeze()  # what is there already is not to be gone through while EMMs are loaded
             await service.stopping.wait()
             for task in tasks:
                 task.cancel()
