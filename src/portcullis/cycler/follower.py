@@ -21,6 +21,7 @@ from portcullis.store.feed import TOMBSTONE_HORIZON_S, FeedPosition, FeedWatch, 
 from portcullis.store.load import Page, all_rows, read_page
 
 _PAGE = 5000  # EMMs
+_FIRST_PAGES = 20_000  # EMMs: while nothing is on air, the event loop may be kept longer
 _ROWS_PER_TURN = 200  # applied before the event loop may send again
 _SAFE_HORIZON_S = TOMBSTONE_HORIZON_S * 0.8
 _RETRY_S = 1.0
@@ -131,7 +132,8 @@ class Follower:
         give_back()
 
     def _read_page(self, after: int, settled_before: float) -> "asyncio.Task[Page | None]":
-        page = in_thread(read_page, self._engine, after, _PAGE, settled_before)
+        emms = _PAGE if self.loaded.is_set() else _FIRST_PAGES
+        page = in_thread(read_page, self._engine, after, emms, settled_before)
         return asyncio.create_task(page)
 
     async def _take_in(self, page: Page) -> None:

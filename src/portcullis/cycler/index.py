@@ -35,11 +35,15 @@ def key_hashes(
 
 
 class KeyIndex:
-    """Slots by the hash of their key. `hashes_of` tells the hashes of slots, to grow by."""
+    """Slots by the hash of their key. `hashes_of` tells the hashes of slots, to grow by.
+
+    Many that come together are put aside until somebody asks: the table grows once for all.
+    """
 
     def __init__(self, hashes_of: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
         self._hashes_of = hashes_of
         self._table = np.zeros(_SMALLEST, np.uint32)  # slot + 1
+        self._aside: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []  # hashes, slots
         self._slots = 0
         self._gone = 0
 
@@ -48,6 +52,10 @@ class KeyIndex:
 
     def slots(self) -> NDArray[np.int64]:
         """All slots."""
+        self._take_aside()
+        return self._in_table()
+
+    def _in_table(self) -> NDArray[np.int64]:
         table = self._table
         slots: NDArray[np.int64] = table[(table != _FREE) & (table != _GONE)].astype(np.int64) - 1
         return slots
@@ -59,6 +67,7 @@ class KeyIndex:
 
     def add(self, of_key: int, slot: int) -> None:
         """Take in a slot whose key is not there yet."""
+        self._take_aside()
         self._make_room(1)
         table, size = self._table, len(self._table)
         place = of_key * size >> _HASH_BITS
@@ -70,9 +79,8 @@ class KeyIndex:
 
     def add_all(self, hashes: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
         """Take in slots whose keys are not there yet, and differ."""
-        self._make_room(len(slots))
+        self._aside.append((hashes.astype(np.uint32), slots.astype(np.uint32)))
         self._slots += len(slots)
-        self._fill(hashes, slots)
 
     def remove(self, of_key: int, is_it: Callable[[int], bool]) -> None:
         """Forget a key, if it is there."""
@@ -83,6 +91,7 @@ class KeyIndex:
             self._gone += 1
 
     def _place(self, of_key: int, is_it: Callable[[int], bool]) -> int | None:
+        self._take_aside()
         table, size = self._table, len(self._table)
         place = of_key * size >> _HASH_BITS
         while (entry := int(table[place])) != _FREE:
@@ -91,10 +100,17 @@ class KeyIndex:
             place = (place + 1) % size
         return None
 
+    def _take_aside(self) -> None:
+        if self._aside:
+            self._make_room(0)
+            for hashes, slots in self._aside:
+                self._fill(hashes.astype(np.int64), slots.astype(np.int64))
+            self._aside.clear()
+
     def _make_room(self, more: int) -> None:
         if self._slots + self._gone + more <= len(self._table) * _FULL:
             return
-        slots = np.sort(self.slots())
+        slots = np.sort(self._in_table())
         size = len(self._table)
         while self._slots + more > size * _FULL:
             size = int(size * _GROWTH)
