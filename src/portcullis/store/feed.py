@@ -47,15 +47,16 @@ class FeedWatch:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._statement = str(_POSITION.compile(engine))
         self._connection: Connection | None = None
 
     def position(self) -> FeedPosition:
         """Read the feed's row and the database's clock; raises SQLAlchemyError."""
-        row = self._look()
-        if row.read_only:
+        timeline, revision, now, is_read_only = self._look()
+        if is_read_only:
             self.close()
-            row = self._look()
-        return FeedPosition(row.timeline, row.revision, as_time(row.now))
+            timeline, revision, now, _ = self._look()
+        return FeedPosition(timeline, revision, as_time(now))
 
     def close(self) -> None:
         """Give the connection up, until the next look."""
@@ -63,7 +64,7 @@ class FeedWatch:
             connection, self._connection = self._connection, None
             connection.close()
 
-    def _look(self) -> Row[Any]:
+    def _look(self) -> Sequence[Any]:
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
@@ -71,11 +72,23 @@ class FeedWatch:
                 self._connection.detach()
                 if self._engine.dialect.name == "mysql":
                     hurry(self._connection.connection.dbapi_connection)
-            row = self._connection.execute(_POSITION).one()
-            self._connection.rollback()  # a statement to SQLite alone
+            return self._ask(self._connection)
         except SQLAlchemyError:
             self.close()
             raise
+
+    def _ask(self, connection: Connection) -> Sequence[Any]:
+        """Ask as the driver does, which costs half as much; where it fails, SQLAlchemy says why."""
+        cursor = connection.connection.cursor()
+        row: Sequence[Any]
+        try:
+            cursor.execute(self._statement)
+            (row,) = cursor.fetchall()
+        except self._engine.dialect.loaded_dbapi.Error:
+            row = connection.execute(_POSITION).one()
+            connection.rollback()  # a statement to SQLite alone
+        else:
+            cursor.close()
         return row
 
 
