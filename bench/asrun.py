@@ -75,7 +75,7 @@ def write_day(directory: Path, boxes: int, seconds: int, begin: datetime) -> int
     count = 0
     for second in range(seconds):
         slots = carousel.take(_PACKETS_PER_S, 10.0 + second * 10, 10.0 + second * 10).slots
-        records = records_of([(0, carousel.arena.headers(slots))])
+        records = records_of([(0, carousel.arena.headers(slots), 0, len(slots))])
         records["time"] = start_us + second * 1_000_000 + turns[: len(records)]
         batch = Batch()
         batch.append(records)

@@ -5,7 +5,7 @@ from portcullis.cycler.arena import Headers
 from portcullis.cycler.asrun import Batch
 
 
-def _note_nothing(_batch: Batch, _time_us: int, _headers: Headers) -> None:
+def _note_nothing(_batch: Batch, _time_us: int, _headers: Headers, _start: int, _stop: int) -> None:
     """Take the place of `Batch.add`: a batch without records is not written."""
 
 

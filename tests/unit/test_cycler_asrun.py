@@ -48,7 +48,7 @@ def batch_of(*devices: int, at_s: float = 0.0) -> Batch:
     """One airing per device, a millisecond apart."""
     batch = Batch()
     for index, device in enumerate(devices):
-        batch.add(NOON_US + int(at_s * 1e6) + index * 1000, headers_of(device))
+        batch.add(NOON_US + int(at_s * 1e6) + index * 1000, headers_of(device), 0, 1)
     return batch
 
 
@@ -82,8 +82,8 @@ def test_a_message_is_told_from_a_state(tmp_path: Path) -> None:
     """By its id, and its segment by the part."""
     writer = writer_of(tmp_path / "s")
     batch = Batch()
-    batch.add(NOON_US, headers_of(7))
-    batch.add(NOON_US, headers_of(7, message=99, part=3))
+    batch.add(NOON_US, headers_of(7), 0, 1)
+    batch.add(NOON_US, headers_of(7, message=99, part=3), 0, 1)
     writer.write(batch)
     writer.close()
     found = [(one.message_id, one.part, one.number) for one in query(tmp_path, 7)]

@@ -1,6 +1,7 @@
 """What the carousel airs next."""
 
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from cycler_emms import emm_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from portcullis.cycler import carousel as carousel_module
 from portcullis.cycler.carousel import Carousel
 from portcullis.cycler.config import AiringClass
 from portcullis.runtime.config import Duration
@@ -318,6 +320,96 @@ def test_a_reload_of_the_same_rows_changes_nothing() -> None:
     take(carousel, 1, 0.0)
     put(carousel, 1, 1.0)
     assert carousel.first_size == 0
+
+
+def saturated(devices: int) -> Carousel:
+    """Every class has much due at 200 s: of three devices one is in each."""
+    carousel = Carousel(CLASSES)
+    for device in range(1, devices + 1):
+        age = (0.0, 5.0, 1000.0)[device % 3]
+        put(carousel, device, first_aired_at=WALL - age)
+    carousel.place(0.0, WALL, (0, 0, 0))
+    return carousel
+
+
+EVENTS = st.one_of(
+    st.tuples(st.just("turn"), st.integers(1, 12)),
+    st.tuples(st.just("rekey"), st.integers(1, 300)),
+    st.tuples(st.just("remove"), st.integers(1, 300)),
+    st.tuples(st.just("ask"), st.just(0)),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(EVENTS, min_size=1, max_size=12), st.integers(1, 20))
+def test_planned_turns_are_those_that_would_be_chosen_one_by_one(
+    events: list[tuple[str, int]], packets: int
+) -> None:
+    """EMM for EMM, whatever comes between them."""
+    aired: list[list[object]] = []
+    for planned_from in (1, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(carousel_module, "_PLANNED", planned_from)
+            carousel, now, seen = saturated(300), 200.0, []
+            for number, (what, value) in enumerate(events, start=2):
+                if what == "turn":
+                    for _ in range(value):
+                        seen.append(take(carousel, packets, now))
+                        now += 0.006
+                elif what == "rekey":
+                    put(carousel, value, now, number=number, cause="rekey")  # type: ignore[arg-type]
+                elif what == "remove":
+                    carousel.remove((value, 0, 1))
+                else:
+                    seen += [carousel.position, carousel.aired.copy()]
+                    seen += [carousel.cycle(now).all_aired_since, carousel.next_due()]
+            assert_whole(carousel)
+            aired.append(seen)
+    assert aired[0] == aired[1]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(2, 15), st.integers(0, 2)), min_size=1, max_size=20))
+def test_a_plan_holds_whatever_size_the_turns_are(turns: list[tuple[int, int]]) -> None:
+    """Each turn is filled, orders first; each class goes round in its order, with its share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(carousel_module, "_PLANNED", 1)
+        carousel, now, total = saturated(900), 200.0, 0
+        steady: list[int] = []
+        for number, (packets, orders) in enumerate(turns):
+            ordered = [10_000 + 10 * number + order for order in range(orders)]
+            for device in ordered:
+                put(carousel, device, now)
+            picked = take(carousel, packets, now)
+            assert len(picked) == packets
+            assert picked[: len(ordered)] == ordered
+            steady += [device for device in picked if device < 10_000 and device % 3 == 2]
+            total += packets
+            now += 0.006
+        assert steady == sorted(steady)
+        assert len(steady) >= STEADY.min_share * total - 64
+        assert carousel.first_aired + sum(carousel.aired) == total
+        assert_whole(carousel)
+
+
+def test_a_plan_ends_where_another_class_has_something_due() -> None:
+    """As it ends where a window opens, or one closes."""
+    carousel = Carousel(CLASSES)
+    for device in range(1, 1001):
+        put(carousel, device, first_aired_at=WALL - 1000)
+    carousel.place(0.0, WALL, (0, 0, 0))
+    put(carousel, 2001, 198.01)
+    put(carousel, 2002, 198.01, starts_at=WALL + 200.03)
+    assert take(carousel, 1, 198.01) == [2001]
+    for turn, device in enumerate((0, 2001, 0, 2002, 0)):
+        picked = take(carousel, 30, 200.005 + turn / 100)
+        assert [one for one in picked if one > 2000] == [device][: bool(device)]
+    over: dict[str, Any] = {"ends_at": WALL + 200.1, "cause": "rekey", "number": 2}
+    put(carousel, 700, 200.05, first_aired_at=WALL - 1000, **over)
+    seen = [device for turn in range(40) for device in take(carousel, 28, 200.05 + turn / 100)]
+    assert 699 in seen
+    assert 700 not in seen
+    assert 701 in seen
 
 
 class Model:

@@ -108,7 +108,7 @@ def test_each_message_is_a_datagram_of_its_own(kind: type[socket.socket]) -> Non
             mux.accept_stream(1)
             session.data_received(mux.data_to_send())
             for _ in range(2):
-                session.send_packets(NULL_PACKET * 360, 7)
+                session.send_provisions(session.provisions(NULL_PACKET * 360, 7))
                 heard = [decode_udp_provision(mux_udp.recv(2048)).datagrams for _ in range(52)]
                 assert heard == [(NULL_PACKET * 7,)] * 51 + [(NULL_PACKET * 3,)]
             assert not link.counts["udp_error"]

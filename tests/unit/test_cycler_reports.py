@@ -27,11 +27,11 @@ def test_transmissions_wait_for_the_disk(tmp_path: Path) -> None:
     """In their order, with what was aired meanwhile behind them."""
     (tmp_path / "s").write_text("in the way")
     reports = AsRunReports(AsRunWriter(tmp_path / "s", 90, 1 << 30))
-    reports.batch.add(1_000_000, headers_of(7))
+    reports.batch.add(1_000_000, headers_of(7), 0, 1)
     asyncio.run(reports.flush())
     assert reports.counts["errors"] == 1
     (tmp_path / "s").unlink()
-    reports.batch.add(2_000_000, headers_of(8))
+    reports.batch.add(2_000_000, headers_of(8), 0, 1)
     asyncio.run(reports.flush())
     reports.writer.close()
     assert [record.device_id for record in query(tmp_path)] == [7, 8]

@@ -138,29 +138,27 @@ def test_a_section_is_never_sent_on_a_packet_channel() -> None:
         emmg.provide_udp(7, [SECTION])
 
 
-@pytest.mark.parametrize("count", [1, 7, 14, 16])
-def test_packets_are_cut_into_messages(count: int) -> None:
-    """The same as one message after the other, over TCP and UDP; how long each is is told."""
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_comes_before_packets_makes_them_a_message(count: int) -> None:
+    """The same as if it had been provided, over TCP and UDP."""
     emmg, mux = opened(flag=1)
-    cut = [NULL_PACKET * min(7, count - start) for start in range(0, count, 7)]
-    data, size = emmg.provide_packets(7, NULL_PACKET * count, 7)
-    assert data == b"".join(emmg.provide_all(7, [[one] for one in cut]))
-    assert mux.receive(data, 0.0) == [DataProvided(7, 9, (one,)) for one in cut]
-    assert size == len(emmg.provide(7, [NULL_PACKET * 7]))
-    data, size = emmg.provide_packets_udp(7, NULL_PACKET * count, 7)
-    assert data == b"".join(emmg.provide_all_udp(7, [[one] for one in cut]))
-    assert size == len(emmg.provide_udp(7, [NULL_PACKET * 7]))
+    packets = NULL_PACKET * count
+    message = emmg.before_packets(7, packets, count) + packets
+    assert message == emmg.provide(7, [packets])
+    assert mux.receive(message, 0.0) == [DataProvided(7, 9, (packets,))]
+    datagram = emmg.before_packets_udp(7, memoryview(packets), count) + packets
+    assert datagram == emmg.provide_udp(7, [packets])
 
 
 @pytest.mark.parametrize("packets", [b"", NULL_PACKET[:-1], NULL_PACKET + SECTION.ljust(188)])
 def test_only_packets_are_cut_into_messages(packets: bytes) -> None:
-    """Nothing else, and not for a channel of sections."""
-    for flag, data in ((1, packets), (0, NULL_PACKET)):
+    """Nothing else, not for a channel of sections, and not more than fit."""
+    for flag, data, most in ((1, packets, 7), (0, NULL_PACKET, 7), (1, NULL_PACKET, 349)):
         emmg, _ = opened(flag=flag)
         with pytest.raises(LocalProtocolError):
-            emmg.provide_packets(7, data, 7)
+            emmg.before_packets(7, data, most)
         with pytest.raises(LocalProtocolError):
-            emmg.provide_packets_udp(7, data, 7)
+            emmg.before_packets_udp(7, data, most)
 
 
 def test_the_same_datagrams_go_over_udp() -> None:

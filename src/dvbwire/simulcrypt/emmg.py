@@ -13,11 +13,11 @@ from dvbwire.simulcrypt.events import (
 )
 from dvbwire.simulcrypt.message import Message
 from dvbwire.simulcrypt.provision import (
+    before_datagram,
+    before_udp_datagram,
     datagram_fits,
     encode_provision,
-    encode_provisions,
     encode_udp_message,
-    encode_udp_messages,
     provision_head,
     udp_provision_head,
 )
@@ -135,18 +135,17 @@ class EmmgConnection(Connection):
         version, head = self.version, self._provision_heads[stream_id]
         return [encode_provision(version, head, datagrams) for datagrams in messages]
 
-    def provide_packets(self, stream_id: int, packets: bytes, most: int) -> tuple[bytes, int]:
-        """Return data_provisions of `most` transport packets each, one behind the other.
+    def before_packets(self, stream_id: int, packets: bytes | memoryview, most: int) -> bytes:
+        """Return what comes before the packets in a data_provision of `most` of these.
 
-        Returns also how many bytes each has; the last has less where fewer packets are left.
+        It is the same in each: whoever cuts many packets into messages puts it before every piece.
 
         Raises:
             LocalProtocolError: the stream is not open, these are no transport packets or not what
-                `section_tspkt_flag` says, or they are too many for one message.
+                `section_tspkt_flag` says, or `most` are too many for one message.
         """
         self._check_packets(stream_id, packets)
-        head = self._provision_heads[stream_id]
-        return encode_provisions(self.version, head, packets, most * PACKET_SIZE)
+        return before_datagram(self.version, self._provision_heads[stream_id], most * PACKET_SIZE)
 
     def provide_udp(self, stream_id: int, datagrams: Sequence[bytes]) -> bytes:
         """Return the same as one UDP datagram, to be sent beside this connection.
@@ -164,11 +163,10 @@ class EmmgConnection(Connection):
         version, head = self.version, self._udp_heads[stream_id]
         return [encode_udp_message(version, head, datagrams) for datagrams in messages]
 
-    def provide_packets_udp(self, stream_id: int, packets: bytes, most: int) -> tuple[bytes, int]:
-        """Return the same as UDP datagrams, one behind the other, to be sent one by one."""
+    def before_packets_udp(self, stream_id: int, packets: bytes | memoryview, most: int) -> bytes:
+        """Return the same for UDP datagrams."""
         self._check_packets(stream_id, packets)
-        head = self._udp_heads[stream_id]
-        return encode_udp_messages(self.version, head, packets, most * PACKET_SIZE)
+        return before_udp_datagram(self.version, self._udp_heads[stream_id], most * PACKET_SIZE)
 
     def close_stream(self, stream_id: int, now: float) -> None:
         """Say that a stream ends; StreamClosed follows."""
@@ -179,7 +177,7 @@ class EmmgConnection(Connection):
         """Say that the channel ends: there is no answer; send what is queued, then close TCP."""
         self._send_channel(MessageType.CHANNEL_CLOSE)
 
-    def _check_packets(self, stream_id: int, packets: bytes) -> None:
+    def _check_packets(self, stream_id: int, packets: bytes | memoryview) -> None:
         self._require_open(stream_id)
         count, rest = divmod(len(packets), PACKET_SIZE)
         is_whole = count and not rest and packets[::PACKET_SIZE] == _SYNC * count

@@ -65,7 +65,7 @@ def encode_provision(version: int, head: bytes, datagrams: Sequence[bytes]) -> b
     if not datagrams:
         raise LocalProtocolError("data_provision without a datagram")
     if len(datagrams) == 1:
-        return _before_datagram(version, head, len(datagrams[0])) + datagrams[0]
+        return before_datagram(version, head, len(datagrams[0])) + datagrams[0]
     parts = [head]
     size = len(head)
     for datagram in datagrams:
@@ -79,26 +79,13 @@ def encode_provision(version: int, head: bytes, datagrams: Sequence[bytes]) -> b
     return b"".join(parts)
 
 
-def encode_provisions(version: int, head: bytes, packets: bytes, size: int) -> tuple[bytes, int]:
-    """Return data_provisions of `head`, each with `size` bytes of `packets` in one datagram.
-
-    One behind the other; and how long each is. The last is shorter where less is left.
+@lru_cache(maxsize=1024)
+def before_datagram(version: int, head: bytes, length: int) -> bytes:
+    """Return all of a data_provision that comes before its only datagram of so many bytes.
 
     Raises:
         LocalProtocolError: more than a message holds.
     """
-    before, view = _before_datagram(version, head, size), memoryview(packets)
-    parts: list[bytes | memoryview] = []
-    for start in range(0, len(view) - size + 1, size):
-        parts += (before, view[start : start + size])
-    if rest := len(view) % size:
-        parts += (_before_datagram(version, head, rest), view[-rest:])
-    return b"".join(parts), len(before) + size
-
-
-@lru_cache(maxsize=1024)
-def _before_datagram(version: int, head: bytes, length: int) -> bytes:
-    """Return all of a data_provision that comes before its only datagram of so many bytes."""
     size = len(head) + PARAMETER_HEADER.size + length
     if size > MAX_BODY_SIZE:
         raise LocalProtocolError(f"data_provision of more than {MAX_BODY_SIZE} bytes")
@@ -138,16 +125,16 @@ def encode_udp_message(version: int, head: bytes, datagrams: Sequence[bytes]) ->
     return message
 
 
-def encode_udp_messages(version: int, head: bytes, packets: bytes, size: int) -> tuple[bytes, int]:
-    """Return the same as `encode_provisions`, each to be one UDP datagram.
+def before_udp_datagram(version: int, head: bytes, length: int) -> bytes:
+    """Return the same as `before_datagram`, of a UDP datagram.
 
     Raises:
         LocalProtocolError: more than UDP carries.
     """
-    messages, length = encode_provisions(version, head, packets, size)
-    if length > _MAX_UDP_PAYLOAD:
-        raise LocalProtocolError(f"data_provision of {length} bytes over UDP")
-    return messages, length
+    before = before_datagram(version, head, length)
+    if len(before) + length > _MAX_UDP_PAYLOAD:
+        raise LocalProtocolError(f"data_provision of {len(before) + length} bytes over UDP")
+    return before
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,11 @@ class Headers(NamedTuple):
     size_kind: NDArray[np.uint16]
     part: NDArray[np.uint8]
 
+    def some(self, start: int, stop: int) -> "Headers":
+        """Those from `start` to `stop`."""
+        some = slice(start, stop)
+        return Headers(self.raw[some], self.size_kind[some], self.part[some])
+
     @property
     def device(self) -> NDArray[np.int64]:
         """The addresses."""
@@ -364,11 +369,12 @@ def _kept(emm: AirableEmm) -> NDArray[np.uint8]:
 class Emms:
     """EMMs in their order as they go out, all made when the first is."""
 
-    def __init__(self, arena: Arena, slots: Slots, costs: list[int]) -> None:
+    def __init__(self, arena: Arena, slots: Slots, costs: Sequence[int]) -> None:
         """Take slots, and the packets before each of them and of all."""
         self.arena = arena
         self.slots = slots
         self.ends = costs
+        self.are_even = costs[-1] == len(slots)  # of one packet each
 
     @cached_property
     def packets(self) -> memoryview:
@@ -406,6 +412,11 @@ class Piece(NamedTuple):
         return self.emms.arena.sections(self.slots)
 
     @property
+    def cost(self) -> int:
+        """Packets of all."""
+        return self.emms.ends[self.stop] - self.emms.ends[self.start]
+
+    @property
     def costs(self) -> list[int]:
         """Packets of each."""
         ends = self.emms.ends[self.start : self.stop + 1]
@@ -414,9 +425,7 @@ class Piece(NamedTuple):
     @property
     def headers(self) -> Headers:
         """What their headers say."""
-        raw, size_kind, part = self.emms.headers
-        some = slice(self.start, self.stop)
-        return Headers(raw[some], size_kind[some], part[some])
+        return self.emms.headers.some(self.start, self.stop)
 
 
 def _check(emm: AirableEmm) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from portcullis.cycler.arena import Headers
 from portcullis.cycler.asrun_block import (
     RECORD,
+    Aired,
     AsRunRecords,
     BlockHeader,
     TornBlockError,
@@ -62,16 +63,16 @@ class Batch:
 
     def __init__(self) -> None:
         self._records = np.empty(0, RECORD)
-        self._aired: list[tuple[int, Headers]] = []  # not made into records yet
+        self._aired: list[Aired] = []  # not made into records yet
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, time_us: int, headers: Headers) -> None:
-        """Note EMMs aired at one time, microseconds since 1970."""
-        self._aired.append((time_us, headers))
-        self._count += len(headers.raw)
+    def add(self, time_us: int, headers: Headers, start: int, stop: int) -> None:
+        """Note that these were aired at one time, microseconds since 1970."""
+        self._aired.append((time_us, headers, start, stop))
+        self._count += stop - start
 
     def append(self, records: AsRunRecords) -> None:
         """Note transmissions."""

@@ -26,6 +26,8 @@ RECORD = np.dtype(
     ]
 )
 AsRunRecords = NDArray[Any]
+Aired = tuple[int, Headers, int, int]
+"""When EMMs were aired, in microseconds since 1970; and which: of these, from where to where."""
 
 _CHUNK = 4096  # records
 _HEADER = struct.Struct("<4sIqqIIQI")
@@ -56,17 +58,23 @@ class BlockHeader(NamedTuple):
     times_bytes: int
 
 
-def records_of(aired: Sequence[tuple[int, Headers]]) -> AsRunRecords:
-    """The records of EMMs and when, in microseconds since 1970, they were aired together."""
-    times, headers = zip(*aired, strict=True)
-    raw, size_kind, part = (np.concatenate(column) for column in zip(*headers, strict=True))
-    joined = Headers(raw, size_kind, part)
-    records = np.empty(len(raw), RECORD)
-    records["time"] = np.repeat(np.array(times, np.int64), [len(one.raw) for one in headers])
+def records_of(aired: Sequence[Aired]) -> AsRunRecords:
+    """The records of EMMs, in the order in which they were aired."""
+    runs: list[tuple[Headers, int, int]] = []
+    for _, headers, start, stop in aired:
+        begin = start
+        if runs and runs[-1][0] is headers and runs[-1][2] == start:
+            begin = runs.pop()[1]
+        runs.append((headers, begin, stop))
+    columns = zip(*(headers.some(start, stop) for headers, start, stop in runs), strict=True)
+    joined = Headers(*(np.concatenate(column) for column in columns))
+    times = np.array([time_us for time_us, _, _, _ in aired], np.int64)
+    records = np.empty(len(joined.raw), RECORD)
+    records["time"] = times.repeat([stop - start for _, _, start, stop in aired])
     records["device"] = joined.device
     records["number"] = joined.number
     records["size"] = joined.size
-    records["part"] = part
+    records["part"] = joined.part
     records["is_message"] = joined.is_message
     return records
 
@@ -75,21 +83,21 @@ def encode(records: AsRunRecords) -> bytes:
     """One block of at least one record."""
     times, place = np.unique(records["time"], return_inverse=True)
     order = np.argsort(records["device"], kind="stable")
-    records, place = chosen(records, order), place[order]
+    records = chosen(records, order)
+    columns = (
+        records["device"].astype(np.int64),
+        place[order],
+        records["number"].astype(np.int64),
+        records["size"].astype(np.int64),
+        records["part"].astype(np.int64) << 1 | records["is_message"],
+    )
     chunks = []
     directory = np.empty(-(-len(records) // _CHUNK), _DIRECTORY)
     for number in range(len(directory)):
         start = number * _CHUNK
-        some = records[start : start + _CHUNK]
-        columns = (
-            some["device"].astype(np.int64),
-            place[start : start + _CHUNK],
-            some["number"].astype(np.int64),
-            some["size"].astype(np.int64),
-            some["part"].astype(np.int64) << 1 | some["is_message"],
-        )
-        chunk = zlib.compress(b"".join(_pack(column) for column in columns), _LEVEL)
-        entry = (some["device"][0], some["device"][-1], len(chunk), zlib.crc32(chunk))
+        some = [column[start : start + _CHUNK] for column in columns]
+        chunk = zlib.compress(b"".join(_pack(column) for column in some), _LEVEL)
+        entry = (some[0][0], some[0][-1], len(chunk), zlib.crc32(chunk))
         directory[number] = entry
         chunks.append(chunk)
     packed_times = len(times).to_bytes(4, "little") + zlib.compress(_pack(times), _LEVEL)
@@ -158,7 +166,9 @@ def _pack(values: NDArray[np.int64]) -> bytes:
     plain = values - base
     if not plain.any():
         return _COLUMN.pack(0, base, first)
-    differences = np.diff(values, prepend=values[:1])
+    differences = np.empty_like(values)
+    differences[0] = 0
+    np.subtract(values[1:], values[:-1], out=differences[1:])
     lowest = int(differences.min())
     differences -= lowest
     is_delta = _weight(differences) < _weight(plain)
@@ -171,9 +181,7 @@ def _pack(values: NDArray[np.int64]) -> bytes:
 
 def _weight(values: NDArray[np.int64]) -> tuple[int, int]:
     """How much a column says: its bytes that are not zero, then its sum."""
-    top = int(values.max())
-    shifts = [shift for shift in (8, 16, 24) if top >> shift]
-    return sum(int(np.count_nonzero(values >> shift)) for shift in shifts), int(values.sum())
+    return int(np.count_nonzero(values.view(np.uint8))), int(values.sum())
 
 
 def _unpack(data: bytes, counts: Sequence[int]) -> list[NDArray[np.int64]]:

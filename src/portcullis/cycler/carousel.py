@@ -9,7 +9,7 @@ of a ring, which is looked at once for several turns, is used up.
 clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, nan
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from portcullis.cycler.columns import Column
 from portcullis.cycler.config import AiringClass
 from portcullis.cycler.cycles import Cycle
 from portcullis.cycler.first_airings import FirstAirings
+from portcullis.cycler.plan import Part, Plan, Turn
 from portcullis.cycler.records import (
     OF_THE_EMM,
     Records,
@@ -32,7 +33,7 @@ from portcullis.cycler.records import (
     settled,
     settled_states,
 )
-from portcullis.cycler.rings import NONE, Due, Front, Rings
+from portcullis.cycler.rings import NONE, Due, Rings
 from portcullis.cycler.shares import Shares
 from portcullis.cycler.windows import Windows
 from portcullis.store.airable import AirableEmm, EmmKey, FirstAiring
@@ -43,6 +44,7 @@ _SLICE = 1 << 16
 _TURNS = 16  # a front is for at least so many turns like the one that looks at it
 _MOST = 4096  # packets of a front, unless a turn is for more
 _AHEAD_S = 0.064  # what is due until then is in the front
+_PLANNED = 28  # packets: turns of fewer are chosen one by one
 _ALL = slice(None)
 _NO_SLOTS = np.empty(0, np.int64)
 _SMOOTHING = 0.02  # of the stretch: about the last 50 airings
@@ -72,14 +74,14 @@ class Carousel:
     Attributes:
         arena: the EMMs by slot.
         revision: the feed's revision up to which all changes have been taken over.
-        aired: by class: EMMs aired; first airings are in `first_aired`.
+        first_aired: first airings.
         walk_s: how long after its first airing an EMM is in the last class, all being on time.
     """
 
     def __init__(self, classes: Sequence[AiringClass]) -> None:
         self.arena = Arena()
         self.revision = 0
-        self.aired = [0] * len(classes)
+        self._aired = [0] * len(classes)
         self.first_aired = 0
         self._classes = tuple(classes)
         self._rings = Rings(len(classes) + 1)
@@ -88,6 +90,7 @@ class Carousel:
         self._turns: list[float] = []  # when something was aired that has not moved on
         self._served: list[list[tuple[int, int]]]  # by ring: in which of the turns, how many
         self._served = [[] for _ in range(self._rings.last + 1)]
+        self._plan: Plan | None = None
         self._position: EmmKey = (0, 0, 0)
         self._windows = Windows()
         self._first_airings = FirstAirings(self.arena, self._rings, self._windows)
@@ -101,6 +104,12 @@ class Carousel:
         """The key last aired from the last class, to start behind after a restart."""
         self._catch_up()
         return self._position
+
+    @property
+    def aired(self) -> list[int]:
+        """By class: EMMs aired beside the first airings."""
+        self._settle()
+        return self._aired
 
     def upsert(self, emm: AirableEmm, now: float, wall: float) -> None:
         """Take a new or changed EMM; raises NotAirableError.
@@ -120,7 +129,7 @@ class Carousel:
         self._see(slot)
         if self.arena.section(slot) == emm.section:
             return
-        self._rings.look_away(slot)
+        self._look_away(slot)
         slot = self._replace(slot, emm)
         self._rings.end(slot, emm.ends_at)
         is_order = emm.cause == "order" and emm.first_aired_at is None
@@ -155,7 +164,7 @@ class Carousel:
         self._catch_up()
         slot = self.arena.find(key)
         if slot is not None:
-            self._rings.look_away(slot)
+            self._look_away(slot)
             self._discard(slot)
 
     def begin_load(self) -> None:
@@ -171,35 +180,32 @@ class Carousel:
             seen, self._seen, self._is_first_load = self._seen, None, False
             slots = self.arena.slots()
             for slot in slots[seen.rows[slots] == 0].tolist():
-                self._rings.look_away(slot)
+                self._look_away(slot)
                 self._discard(slot)
 
     def take(self, packets: int, now: float, wall: float) -> Picks:
         """Choose what to air of at most `packets`; what is chosen counts as aired."""
+        if self._plan is not None:
+            is_next = not self._rings.waiting(_FIRST) and self._windows.next_start > wall
+            if is_next and (piece := self._plan.next(packets, now, wall)) is not None:
+                return Picks([piece], piece.cost, [])
+            self._settle()
         self._prepare(now, wall)
-        served: list[tuple[int, Due, int]] = []
-        left, spent = packets, 0
+        parts: list[Part] = []
+        left, first = packets, 0
         if self._rings.waiting(_FIRST):
-            first = self._due(_FIRST, packets, now, wall)
-            served.append((_FIRST, first, first.stop))
-            left = 0 if first.is_blocked else packets - first.packets
-            spent = first.packets
-        served += self._choose(left, spent, now, wall)
-        pieces: list[Piece] = []
-        told: list[FirstAiring] = []
-        spent = 0
-        for ring, due, stop in served:
-            front, start = due.front, due.front.at
-            if stop > start:
-                if front.may_tell:
-                    told += self._first_airings.tell(ring, front.records[start:stop], wall)
-                spent += front.packets_to(stop)
-                pieces.append(Piece(self._emms(front), start, stop))
-                self._count(ring, stop - start)
-                front.at = stop
-        if pieces:
-            self._turns.append(now)
-        return Picks(pieces, spent, told)
+            due = self._due(_FIRST, packets, now, wall)
+            if due.packets:
+                parts.append(Part(_FIRST, due.front, due.start, due.stop))
+            left, first = 0 if due.is_blocked else packets - due.packets, due.packets
+        chosen, planned = self._choose(left, first, now, wall)
+        parts += chosen
+        pieces = [self._piece(part) for part in parts]
+        told = [one for part in parts for one in self._told(part, wall)]
+        self._air(now, parts)
+        if planned is not None:
+            pieces.append(planned)
+        return Picks(pieces, sum(piece.cost for piece in pieces), told)
 
     def next_due(self, wall_ahead: float = 0.0) -> float:
         """When `take` next has something, on the monotonic clock; -inf: now, inf: nothing.
@@ -257,7 +263,7 @@ class Carousel:
         slot = self.arena.find(key)
         if slot is None:
             return
-        self._rings.look_away(slot)
+        self._look_away(slot)
         details = self._first_airings.details(slot)
         if details["revision"][0] != revision or details["told"][0]:
             return
@@ -282,6 +288,7 @@ class Carousel:
         walking = np.concatenate([rings.live(ring) for ring in range(_FIRST, rings.last)])
         steady = rings.live(rings.last)
         rings.clear()
+        self._give_up()
         never = np.isnan(walking["first_aired"])
         first = walking[never]
         first = first[np.argsort(first["revision"], kind="stable")]
@@ -331,26 +338,96 @@ class Carousel:
             self._admit(record, np.array([-inf]), now, wall)
         if self._rings.is_untidy(now):
             self._catch_up()
+            self._give_up()
             self._rings.tidy(now)
 
-    def _choose(self, left: int, first: int, now: float, wall: float) -> list[tuple[int, Due, int]]:
-        """What of the classes to serve with `left` packets; `first` have gone to first airings."""
+    def _choose(
+        self, left: int, first: int, now: float, wall: float
+    ) -> tuple[list[Part], Piece | None]:
+        """What of the classes to serve with `left` packets; `first` have gone to first airings.
+
+        What a plan has next, where there is one or one can be made; if not, parts for this turn.
+        """
+        if self._plan is not None:
+            if (piece := self._plan.next(left, now, wall)) is not None:
+                self._plan.first += first
+                return [], piece
+            self._give_up()
         waiting = [ring for ring in self._class_rings() if self._head_due(ring) <= now]
         found: dict[int, Due] = {}
         for ring in waiting:
             found[ring] = due = self._due(ring, left, now, wall)
             if due.is_blocked and not due.packets:
                 break  # its EMM wants more packets than are left: those behind it wait with it
+        if left >= _PLANNED and not first and len(found) == len(waiting):
+            self._plan = self._plan_of(found, left, now)
+        if self._plan is None:
+            return self._share(waiting, found, left, first), None
+        return [], self._plan.next(left, now, wall)
+
+    def _give_up(self) -> None:
+        """Go on without a plan, from where it stands; what was aired of it has been noted."""
+        if self._plan is not None:
+            plan, self._plan = self._plan, None
+            self._shares.credit = plan.credit.copy()
+            self._shares.earn([ring - _CLASSES for ring in plan.rings], plan.first)
+
+    def _look_away(self, slot: int) -> None:
+        """Look anew at what shows a slot; what was aired has been noted."""
+        ring = self._rings.ring_of(slot)
+        if self._rings.look_away(slot) and ring != _FIRST:
+            self._give_up()
+
+    def _plan_of(self, found: Mapping[int, Due], packets: int, now: float) -> Plan | None:
+        """What turns of so many packets air while each class found has enough due for one.
+
+        Until then it does not matter when they come. None where there is no such turn, or some
+        airing is to be told.
+        """
+        fronts = {ring: due.front for ring, due in found.items()}
+        if not all(self._first_airings.are_told(ring, front) for ring, front in fronts.items()):
+            return None
+        starts = {ring: front.at for ring, front in fronts.items()}
+        ends = {ring: self._rings.due_by(ring, now) for ring in fronts}
+        turns = [Turn([], self._shares.credit.copy())]
+        while fronts and all(
+            front.packets(starts[ring], ends[ring]) >= packets for ring, front in fronts.items()
+        ):
+            fits = {
+                ring: front.due(starts[ring], ends[ring], packets) for ring, front in fronts.items()
+            }
+            parts = self._share(list(fronts), fits, packets, 0)
+            starts |= {part.ring: part.stop for part in parts}
+            turns.append(Turn(parts, self._shares.credit.copy()))
+        if len(turns) == 1:
+            return None
+        others = [self._head_due(ring) for ring in self._class_rings() if ring not in fronts]
+        soonest = now + min(one.every for one in self._classes)  # of those aired meanwhile
+        until = min([*others, soonest])
+        return Plan(self.arena, fronts, turns, until)
+
+    def _share(
+        self, waiting: Sequence[int], found: Mapping[int, Due], left: int, first: int
+    ) -> list[Part]:
+        """Share out `left` packets among what was found; `first` have gone to first airings."""
         wanted = {ring - _CLASSES: due.packets for ring, due in found.items()}
         packets = first + min(left, sum(wanted.values()))
         self._shares.earn([ring - _CLASSES for ring in waiting], packets)
-        chosen = []
+        parts = []
         for index, share in self._shares.allot(left, wanted).items():
-            due = found[index + _CLASSES]
-            stop = due.front.fit(share, due.stop)
-            self._shares.pay(index, due.front.packets_to(stop))
-            chosen.append((index + _CLASSES, due, stop))
-        return chosen
+            front, start, stop, _, _ = found[index + _CLASSES]
+            stop = front.fit(start, share, stop)
+            self._shares.pay(index, front.packets(start, stop))
+            if stop > start:
+                parts.append(Part(index + _CLASSES, front, start, stop))
+        return parts
+
+    def _piece(self, part: Part) -> Piece:
+        """What a part of a front is as it goes out."""
+        front = part.front
+        if front.emms is None:
+            front.emms = Emms(self.arena, front.slots, front.costs)
+        return Piece(front.emms, part.start, part.stop)
 
     def _due(self, ring: int, packets: int, now: float, wall: float) -> Due:
         """What of a ring is due and fits so many packets."""
@@ -372,26 +449,39 @@ class Carousel:
 
     def _head_due(self, ring: int) -> float:
         """When the next of a ring is due; inf when it is empty."""
+        self._settle()
         if not self._rings.front(ring).left:
             self._catch_up()
         return self._rings.head_due(ring)
 
-    def _emms(self, front: Front) -> Emms:
-        if front.emms is None:
-            slots = front.records["slot"].astype(np.int64)
-            front.emms = Emms(self.arena, slots, front.costs)
-        return front.emms
+    def _told(self, part: Part, wall: float) -> list[FirstAiring]:
+        """What is to be told of what is aired in this turn."""
+        ring, front, start, stop = part
+        if not front.may_tell:
+            return []
+        return self._first_airings.tell(ring, front.records[start:stop], wall)
 
-    def _count(self, ring: int, emms: int) -> None:
-        """Note that so many of a ring are aired in this turn."""
-        self._served[ring].append((len(self._turns), emms))
-        if ring == _FIRST:
-            self.first_aired += emms
-        else:
-            self.aired[ring - _CLASSES] += emms
+    def _air(self, now: float, parts: Sequence[Part]) -> None:
+        """Note that parts of fronts are aired in one turn."""
+        for ring, front, start, stop in parts:
+            front.at = stop
+            self._served[ring].append((len(self._turns), stop - start))
+            if ring == _FIRST:
+                self.first_aired += stop - start
+            else:
+                self._aired[ring - _CLASSES] += stop - start
+        if parts:
+            self._turns.append(now)
+
+    def _settle(self) -> None:
+        """Note what has been aired of a plan."""
+        if self._plan is not None:
+            for now, parts in self._plan.aired():
+                self._air(now, parts)
 
     def _catch_up(self) -> None:
         """Put what has been aired behind the others of its class, or of the next, turn by turn."""
+        self._settle()
         if not self._turns:
             return
         at, self._turns = np.array(self._turns), []

@@ -4,7 +4,7 @@ from math import isnan
 
 from portcullis.cycler.arena import Arena
 from portcullis.cycler.records import Records, details_of_settled, each
-from portcullis.cycler.rings import NONE, Rings
+from portcullis.cycler.rings import NONE, Front, Rings
 from portcullis.cycler.windows import Windows
 from portcullis.store.airable import FirstAiring
 
@@ -35,6 +35,10 @@ class FirstAirings:
     def forget(self, slot: int) -> None:
         """Have nothing in mind of a slot."""
         self._untold.pop(slot, None)
+
+    def are_told(self, ring: int, front: Front) -> bool:
+        """Whether nothing is to be told of any airing of a front."""
+        return not (front.may_tell and (self._untold or ring != self._rings.last))
 
     def tell(self, ring: int, records: Records, wall: float) -> list[FirstAiring]:
         """Say what is now on air that was not told before; `records` are still in their ring."""

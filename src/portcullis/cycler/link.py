@@ -15,7 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+
+import numpy as np
 
 from dvbwire.simulcrypt import (
     BandwidthAllocated,
@@ -36,6 +38,7 @@ from dvbwire.simulcrypt import (
     TimedOut,
     describe_error_status,
 )
+from dvbwire.ts import PACKET_SIZE
 from portcullis.cycler.config import StreamConfig
 from portcullis.runtime.logging import get_logger
 from portcullis.runtime.service import split_address
@@ -66,6 +69,21 @@ class LinkState(Enum):
     CHANNEL_OPEN = "channel_open"
     IN_USE = "in_use"
     STREAM_OPEN = "stream_open"
+
+
+class Provisions(NamedTuple):
+    """Data_provisions of transport packets, one behind the other.
+
+    Attributes:
+        size: bytes of each; the last may have less.
+    """
+
+    data: bytes | memoryview
+    size: int
+
+    def some(self, start: int, stop: int) -> "Provisions":
+        """Those from `start` to `stop`."""
+        return Provisions(memoryview(self.data)[start * self.size : stop * self.size], self.size)
 
 
 class Link:
@@ -113,10 +131,15 @@ class Link:
         if self._session is not None:
             self._session.send(messages)
 
-    def send_packets(self, packets: bytes, most: int) -> None:
-        """Hand transport packets over, so many a data_provision; only while `ready`."""
+    def provisions(self, packets: bytes | memoryview, most: int) -> Provisions:
+        """Make data_provisions of so many transport packets each; only while `ready`."""
+        assert self._session is not None  # noqa: S101 (it is ready)
+        return self._session.provisions(packets, most)
+
+    def send_provisions(self, provisions: Provisions) -> None:
+        """Hand data_provisions over; only while `ready`."""
         if self._session is not None:
-            self._session.send_packets(packets, most)
+            self._session.send_provisions(provisions)
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
@@ -243,25 +266,39 @@ class _Session(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.write(b"".join(connection.provide_all(stream_id, messages)))
 
-    def send_packets(self, packets: bytes, most: int) -> None:
+    def provisions(self, packets: bytes | memoryview, most: int) -> Provisions:
         stream_id, connection = self._config.data_stream_id, self.connection
-        if self._udp is not None:
-            provisions, size = connection.provide_packets_udp(stream_id, packets, most)
-            at_once = _AT_ONCE // size * size
-            for start in range(0, len(provisions), at_once):
-                self._send_udp_all(provisions[start : start + at_once], size)
-        elif self._transport is not None:
-            provisions, _ = connection.provide_packets(stream_id, packets, most)
-            self._transport.write(provisions)
+        is_udp = self._udp is not None
+        before_packets = connection.before_packets_udp if is_udp else connection.before_packets
+        before = before_packets(stream_id, packets, most)
+        head, size = len(before), most * PACKET_SIZE
+        count, rest = divmod(len(packets), size)
+        whole = np.empty((count, head + size), np.uint8)
+        whole[:, :head] = np.frombuffer(before, np.uint8)
+        whole[:, head:] = np.frombuffer(packets, np.uint8, count * size).reshape(count, size)
+        data: bytes | memoryview = whole.reshape(-1).data
+        if rest:
+            provide = connection.provide_udp if is_udp else connection.provide
+            data = b"".join((data, provide(stream_id, [bytes(packets[-rest:])])))
+        return Provisions(data, head + size)
 
-    def _send_udp(self, provision: bytes) -> None:
+    def send_provisions(self, provisions: Provisions) -> None:
+        data, size = provisions
+        if self._udp is not None:
+            at_once = _AT_ONCE // size * size
+            for start in range(0, len(data), at_once):
+                self._send_udp_all(data[start : start + at_once], size)
+        elif self._transport is not None:
+            self._transport.write(data)
+
+    def _send_udp(self, provision: bytes | memoryview) -> None:
         assert self._udp is not None  # noqa: S101 (the callers have looked)
         try:
             self._udp.send(provision)
         except OSError:  # full, or the network says that nobody hears: counted, repeated
             self._link.counts["udp_error"] += 1
 
-    def _send_udp_all(self, provisions: bytes, size: int) -> None:
+    def _send_udp_all(self, provisions: bytes | memoryview, size: int) -> None:
         """Send datagrams of so many bytes in one call, where the kernel cuts them apart."""
         assert self._udp is not None  # noqa: S101 (the callers have looked)
         if self._cuts_udp and len(provisions) > size:

@@ -7,7 +7,7 @@ milliseconds from a base that moves up now and then.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ class Front:
 
     Attributes:
         records: live ones, in order.
+        slots: of the records.
         at: how many of them have been aired; from `popped` on they are still in the ring.
         end: ticket behind the last record that was looked at.
         tickets: of the records.
@@ -55,14 +56,15 @@ class Front:
         first_end: int,
     ) -> None:
         self.records = records
+        self.slots = records["slot"].astype(np.int64)
         self.at = self.popped = 0
         self.end = end
         self.first_end = first_end
         self.tickets = tickets
         self.emms: Emms | None = None
         self.may_tell = records.dtype == SETTLED or not records["told"].all()
-        self.costs: list[int] = [0, *cost.tolist()]
-        self._due: list[int] = records["due"].tolist()
+        self.costs = packets_before(cost)
+        self._due = records["due"].astype(np.int64)
 
     @property
     def left(self) -> int:
@@ -77,35 +79,38 @@ class Front:
     @property
     def next_due(self) -> int:
         """When the next of them is due; there is one."""
-        return self._due[self.at]
+        return int(self._due[self.at])
 
-    def due(self, moment: int, packets: int) -> "Due":
-        """What is due and fits so many packets."""
-        due = bisect_right(self._due, moment, self.at)
-        stop = self.fit(packets, due)
-        return Due(
-            self, stop, self.packets_to(stop), stop < due and self.packets_to(stop) < packets
-        )
+    def due_by(self, moment: int) -> int:
+        """Up to which of them all are due by then, at the earliest `at`."""
+        return max(int(self._due.searchsorted(moment, "right")), self.at)
 
-    def fit(self, packets: int, stop: int) -> int:
-        """Up to which of those before `stop` so many packets suffice."""
-        return bisect_right(self.costs, self.costs[self.at] + packets, self.at, stop + 1) - 1
+    def due(self, start: int, due: int, packets: int) -> "Due":
+        """What from `start` on is due, which is up to `due`, and fits so many packets."""
+        stop = self.fit(start, packets, due)
+        spent = self.packets(start, stop)
+        return Due(self, start, stop, spent, stop < due and spent < packets)
 
-    def packets_to(self, stop: int) -> int:
-        """Packets of those that are still to be aired, before `stop`."""
-        return self.costs[stop] - self.costs[self.at]
+    def fit(self, start: int, packets: int, stop: int) -> int:
+        """Up to which of those from `start` to `stop` so many packets suffice."""
+        return bisect_right(self.costs, self.costs[start] + packets, start, stop + 1) - 1
+
+    def packets(self, start: int, stop: int) -> int:
+        """Packets of those from `start` to `stop`."""
+        return self.costs[stop] - self.costs[start]
 
 
 class Due(NamedTuple):
     """What is due of a front, and fits.
 
     Attributes:
-        stop: from `front.at` to there.
+        start, stop: from where to where in the front.
         packets: of all these.
         is_blocked: the next one is due, but costs more than is left.
     """
 
     front: Front
+    start: int
     stop: int
     packets: int
     is_blocked: bool
@@ -208,7 +213,12 @@ class Rings:
 
     def due(self, ring: int, packets: int, now: float) -> Due:
         """What of the front of a ring is due and fits so many packets."""
-        return self._fronts[ring].due(self._ms(now), packets)
+        front = self._fronts[ring]
+        return front.due(front.at, front.due_by(self._ms(now)), packets)
+
+    def due_by(self, ring: int, now: float) -> int:
+        """Up to which of the front of a ring all are due."""
+        return self._fronts[ring].due_by(self._ms(now))
 
     def look(
         self, ring: int, packets: int, until: float, wall: float, costs_of: Callable[[Slots], Slots]
@@ -259,13 +269,15 @@ class Rings:
         front = self._fronts[ring]
         return self.sizes[ring] - (front.at - front.popped)
 
-    def look_away(self, slot: int) -> None:
-        """Have no front that shows a slot; all that was aired has been popped."""
+    def look_away(self, slot: int) -> bool:
+        """Have no front that shows a slot; whether one did. All that was aired has been popped."""
         tag = int(self._tag.rows[slot])
         ring = tag & MAX_RINGS
         head, end = self._queues[ring].head, self._fronts[ring].end
-        if ((tag >> _RING_BITS) - head) % _TICKETS < end - head:
+        is_shown = ((tag >> _RING_BITS) - head) % _TICKETS < end - head
+        if is_shown:
             self._fronts[ring] = _no_front()
+        return is_shown
 
     def pop(self, ring: int) -> Records:
         """Take what has been aired of a front out of its ring."""
@@ -328,6 +340,12 @@ class Rings:
             ring, first_ticket, len(records)
         )
         return is_live
+
+
+def packets_before(costs: NDArray[np.int64]) -> Sequence[int]:
+    """The packets before each of some EMMs, and of all; `costs`: up to and with each."""
+    count = len(costs)
+    return [0, *costs.tolist()] if count and costs[-1] != count else range(count + 1)
 
 
 def _no_front() -> Front:

@@ -4,32 +4,36 @@ from collections.abc import Mapping, Sequence
 
 from portcullis.cycler.config import AiringClass
 
-_MAX_CREDIT = 64.0  # packets a class may claim at once after first airings went before it
+_MAX_SAVED = 64.0  # packets a class may claim at once after first airings went before it
 
 
 class Shares:
-    """The credit of each class, by its index."""
+    """What each class may claim.
+
+    Attributes:
+        credit: packets, by class index.
+    """
 
     def __init__(self, classes: Sequence[AiringClass]) -> None:
         self._classes = classes
-        self._credit = [0.0] * len(classes)
+        self.credit = [0.0] * len(classes)
 
     def earn(self, due: Sequence[int], packets: int) -> None:
         """Credit every class that is due with its share of the packets of this turn."""
         for index, one in enumerate(self._classes):
             if index in due:
-                credit = self._credit[index] + one.min_share * packets
-                self._credit[index] = min(credit, _MAX_CREDIT)
+                saved = min(self.credit[index], _MAX_SAVED)
+                self.credit[index] = saved + one.min_share * packets
             else:
-                self._credit[index] = 0.0  # who wants nothing saves nothing
+                self.credit[index] = 0.0  # who wants nothing saves nothing
 
     def allot(self, packets: int, wanted: Mapping[int, int]) -> dict[int, int]:
         """How many packets each class gets: what it has credit for, the rest by priority."""
         if sum(wanted.values()) <= packets:
             return dict(wanted)
         allotted = dict.fromkeys(wanted, 0)
-        for index in sorted(wanted, key=lambda index: -self._credit[index]):
-            allotted[index] = min(wanted[index], int(self._credit[index]), packets)
+        for index in sorted(wanted, key=lambda index: -self.credit[index]):
+            allotted[index] = min(wanted[index], int(self.credit[index]), packets)
             packets -= allotted[index]
         for index in sorted(wanted):
             more = min(wanted[index] - allotted[index], packets)
@@ -39,4 +43,4 @@ class Shares:
 
     def pay(self, index: int, packets: int) -> None:
         """Take from a class's credit what it was served."""
-        self._credit[index] = max(self._credit[index] - packets, 0.0)
+        self.credit[index] = max(self.credit[index] - packets, 0.0)
