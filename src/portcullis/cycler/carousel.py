@@ -45,6 +45,7 @@ _TURNS = 16  # a front is for at least so many turns like the one that looks at 
 _MOST = 4096  # packets of a front, unless a turn is for more
 _AHEAD_S = 0.064  # what is due until then is in the front
 _PLANNED = 28  # packets: turns of fewer are chosen one by one
+_FEW_TURNS = 4  # a front that has less of these is made anew before they are planned
 _ALL = slice(None)
 _NO_SLOTS = np.empty(0, np.int64)
 _SMOOTHING = 0.02  # of the stretch: about the last 50 airings
@@ -432,9 +433,8 @@ class Carousel:
     def _due(self, ring: int, packets: int, now: float, wall: float) -> Due:
         """What of a ring is due and fits so many packets."""
         front = self._rings.front(ring)
-        if front.first_end <= wall or (
-            front.packets_left < packets and not self._shows_all(ring, now)
-        ):
+        few = packets if packets < _PLANNED else _FEW_TURNS * packets
+        if front.first_end <= wall or (front.packets_left < few and not self._shows_all(ring, now)):
             self._catch_up()
             ahead = max(packets, min(_TURNS * packets, _MOST))
             for slot in self._rings.look(ring, ahead, now + _AHEAD_S, wall, self.arena.costs):

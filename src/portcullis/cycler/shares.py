@@ -32,7 +32,7 @@ class Shares:
         if sum(wanted.values()) <= packets:
             return dict(wanted)
         allotted = dict.fromkeys(wanted, 0)
-        for index in sorted(wanted, key=lambda index: -self.credit[index]):
+        for index in sorted(wanted, key=self.credit.__getitem__, reverse=True):
             allotted[index] = min(wanted[index], int(self.credit[index]), packets)
             packets -= allotted[index]
         for index in sorted(wanted):

@@ -308,12 +308,12 @@ class Stream:
         time_us = int(wall * 1e6)
         for emms, start, stop in picks.pieces:
             self.asrun.batch.add(time_us, emms.headers, start, stop)
+            self.aired["emms"] += stop - start
         if picks.first_airings:
             self._first_airings.add(picks.first_airings)
             for aired in picks.first_airings:
                 if aired.completes_set and aired.waited_s is not None:
                     ORDER_TO_AIR_S.labels(self.config.name).observe(aired.waited_s)
-        self.aired["emms"] += len(picks)
         self.aired["packets"] += picks.packets
 
     def _ready_made(self, picks: Picks) -> Provisions | None:
