@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from portcullis.store.bulk import get, is_one_of, literal, put, row_of
+from portcullis.store.bulk import get, is_among, is_one_of, literal, put, row_of
 from portcullis.store.database import engine_for, writing
 from portcullis.store.migrate import migrate
 from portcullis.store.schema import device_work, emms, products
@@ -70,6 +70,27 @@ def test_what_is_put_is_what_is_got(engines: list[Engine], boxes: list[tuple[obj
             plain = connection.execute(select(*columns).where(e.device_id.in_(wanted))).all()
         assert sorted(zip(*found, strict=True)) == sorted((*row, 2**62) for row in boxes[::2])
         assert sorted(zip(*found, strict=True)) == sorted(map(tuple, plain))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [[], [5], [4, 5, 6], [6, 4, 4], [2, 3, 9], [1, 40], [40, 39, 1, 2, 3]],
+    ids=["none", "one", "in a row", "with gaps", "apart", "far apart", "in two places"],
+)
+def test_values_close_together_are_found_as_those_far_apart_are(
+    engines: list[Engine], wanted: list[int]
+) -> None:
+    """And an UPDATE leaves what lies between them alone."""
+    e = emms.c
+    for engine in engines:
+        with writing(engine) as connection:
+            connection.execute(delete(emms))
+            values = f"0,1,1,1,0,7,'order',3,1,0,x'',{literal(NOW)},NULL"
+            put(connection, emms, COLUMNS, [f"({box},{values})" for box in range(1, 41)])
+            (found,) = get(connection, (e.device_id,), is_among(e.device_id, wanted))
+            connection.execute(update(emms).where(is_among(e.device_id, wanted)).values(covers=4))
+            (changed,) = get(connection, (e.device_id,), e.covers == 4)
+        assert sorted(found) == sorted(changed) == sorted(set(wanted))
 
 
 def test_a_key_that_is_there_takes_the_columns_named_and_no_other(engines: list[Engine]) -> None:

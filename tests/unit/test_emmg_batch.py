@@ -9,7 +9,8 @@ from portcullis.emm import OPEN_END, Kind
 from portcullis.emmg import batch as emmg_batch
 from portcullis.emmg.batch import Batch, epoch_for, read_reply
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.to_seal import Orders, Window
+from portcullis.store.keys import DeviceKey
+from portcullis.store.to_seal import Orders
 from portcullis.store.work import Claimed
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -36,9 +37,9 @@ def key(purpose: str, owner: int, **more: Any) -> dict[str, Any]:  # noqa: ANN40
     } | more
 
 
-def device_key(device_id: int) -> pb.SealedKey:
+def device_key(device_id: int) -> DeviceKey:
     """A device's sealed key."""
-    return pb.SealedKey(purpose=pb.SealedKey.DEVICE, owner=device_id, blob=b"blob")
+    return 0, 65535, "m", f"key of {device_id}".encode()
 
 
 def claimed(device_id: int = 7, *, seals_state: bool = True) -> Claimed:
@@ -48,7 +49,7 @@ def claimed(device_id: int = 7, *, seals_state: bool = True) -> Claimed:
 
 def orders(**changes: Any) -> Orders:  # noqa: ANN401 (fields)
     """A box with one product."""
-    entitlement = Window(101, unix(NOW - HOUR), unix(NOW + HOUR))
+    entitlement = (101, unix(NOW - HOUR), unix(NOW + HOUR))
     values: dict[str, Any] = {
         "now": NOW,
         "active": {7: True},
@@ -82,7 +83,7 @@ def build_batch(claims: list[Claimed], ordered: Orders) -> Batch:
 
 def test_a_state_names_products_epochs_and_windows() -> None:
     """A start goes on air only while it lies ahead."""
-    later = Window(101, unix(NOW + HOUR), None)
+    later = (101, unix(NOW + HOUR), None)
     now = build_batch([claimed()], orders())
     ahead = build_batch([claimed()], orders(entitlements={7: [later]}))
     (grant,) = now.states.grants
@@ -98,7 +99,7 @@ def test_a_state_names_products_epochs_and_windows() -> None:
 def test_what_begins_with_its_order_waits_for_no_clock() -> None:
     """The database's clock was ahead when it was ordered, and has been set back since."""
     now = NOW - HOUR
-    since_order = Window(101, None, None)
+    since_order = (101, None, None)
     asked = build_batch(
         [claimed()],
         orders(now=now, entitlements={7: [since_order]}, messages={7: [message()]}),
@@ -130,7 +131,7 @@ def test_a_product_key_is_sent_once_for_many_boxes() -> None:
 
 def test_boxes_that_hold_the_same_are_told_the_same_and_others_are_not() -> None:
     """By products and windows, whatever each has held before; what is held never falls back."""
-    now, until = orders().entitlements[7], Window(101, None, unix(NOW + 2 * HOUR))
+    now, until = orders().entitlements[7], (101, None, unix(NOW + 2 * HOUR))
     many = orders(
         active=dict.fromkeys((7, 8, 9), True),
         entitlements={7: now, 8: now, 9: [until]},
@@ -148,7 +149,7 @@ def test_a_box_that_waits_for_a_key_leaves_nothing_in_the_columns() -> None:
     """Its second product has no chain yet."""
     many = orders(
         active={7: True, 8: True},
-        entitlements={7: [Window(101, None, None), Window(102, None, None)], 8: []},
+        entitlements={7: [(101, None, None), (102, None, None)], 8: []},
         device_keys={n: device_key(n) for n in (7, 8)},
     )
     states = build_batch([claimed(7), claimed(8)], many).states

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 
 from portcullis.emm import OPEN_END, Kind
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.keys import sealed_key
+from portcullis.store.keys import DeviceKey, sealed_device_key, sealed_key
 from portcullis.store.to_seal import Orders, Window, begins_at
 from portcullis.store.work import Claimed, Finished, SealedEmm
 
@@ -94,7 +94,7 @@ def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) ->
     return batch
 
 
-def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: RowMapping) -> None:
+def _add_message(batch: Batch, claimed: Claimed, device_key: DeviceKey, row: RowMapping) -> None:
     withdrawn = row["removed_at"] is not None
     draft = Draft(
         claimed,
@@ -108,7 +108,7 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: pb.SealedKey, row: 
         address=claimed.device_id,
         epoch=claimed.epoch,
         number=draft.message_id,
-        device_key=device_key,
+        device_key=sealed_device_key(claimed.device_id, *device_key),
     )
     batch.item_drafts.append(draft)
     batch.items.append(item)
@@ -163,18 +163,19 @@ class _States:
         self._now = int(orders.now.timestamp())
         self._request = pb.SealStatesRequest(ca_system_id=ca_system_id, utc=self._now)
 
-    def add(self, claimed: Claimed, key: pb.SealedKey) -> Mapping[int, int]:
+    def add(self, claimed: Claimed, key: DeviceKey) -> Mapping[int, int]:
         """Add a device's state; returns the epochs in it. Raises _WaitsForKeyError."""
         active = self._orders.active.get(claimed.device_id, False)
         held = tuple(self._orders.entitlements.get(claimed.device_id, ())) if active else ()
         bundle = self._bundles.get(held) or self._bundle(held)
+        first_epoch, last_epoch, master_id, blob = key
         self._states.append(
             (
                 claimed.device_id,
                 claimed.epoch,
                 claimed.sequence,
-                self._label((key.first_epoch, key.last_epoch, key.master_id)),
-                key.blob,
+                self._label((first_epoch, last_epoch, master_id)),
+                blob,
                 active,
                 len(bundle.entitlements),
             )
@@ -219,8 +220,9 @@ class _States:
         return self._grants.setdefault((product_id, first_epoch, epoch), len(self._grants))
 
     def _label(self, label: tuple[int, int, str]) -> int:
-        index = self._labels.setdefault(label, len(self._labels))
-        if index == len(self._request.labels):
+        index = self._labels.get(label)
+        if index is None:
+            index = self._labels[label] = len(self._labels)
             first_epoch, last_epoch, master_id = label
             self._request.labels.add(
                 first_epoch=first_epoch, last_epoch=last_epoch, master_id=master_id

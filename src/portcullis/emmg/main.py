@@ -18,6 +18,7 @@ from portcullis.store.health import DatabaseHealth
 
 _FINISH_S = 4.5
 _GIVE_BACK_S = 2.0
+_OBJECTS_OF_BATCHES = 50_000
 
 
 async def main(source: ConfigSource) -> None:
@@ -36,7 +37,10 @@ async def main(source: ConfigSource) -> None:
         service.notices["encryptors"] = client.notice
         running = [asyncio.create_task(in_thread(worker.run)) for worker in workers]
         renewing = asyncio.create_task(keep_claims(engine, workers, config.claim_hold))
-        gc.freeze()  # what lives as long as the process is not to be gone through with each batch
+        # What lives as long as the process, and what a batch makes and drops, is not to be gone
+        # through with each batch.
+        gc.freeze()
+        gc.set_threshold(_OBJECTS_OF_BATCHES)
         await service.until_stopping(*running, renewing)
         stopping.set()
         all_done = asyncio.gather(*running)

@@ -117,6 +117,16 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def see_uncommitted(connection: Connection) -> None:
+    """Have the transaction that is about to begin see what others have not committed yet.
+
+    A server walks past entries of an index that are gone, but not cleared away yet, without asking
+    whether they were there for this transaction. Locks are the same as ever.
+    """
+    if connection.dialect.name == "mysql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
+
+
 def is_transient(error: DBAPIError) -> bool:
     """Whether the transaction was undone, or its connection lost: it may succeed when run again.
 

@@ -7,13 +7,16 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.bulk import get, is_one_of, literal, put
+from portcullis.store.bulk import get, is_among, literal, put
 from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, writing
 from portcullis.store.schema import devices, keys, products
 
 PURPOSES: Mapping[int, str] = {pb.SealedKey.DEVICE: "device", pb.SealedKey.PRODUCT: "product"}
 """Purpose of the RPC → column `purpose`."""
+
+DeviceKey = tuple[int, int, str, bytes]
+"""The sealed key of a device: first and last epoch, master_id, blob."""
 
 _DEVICE_COLUMNS = ("owner", "first_epoch", "last_epoch", "master_id", "sealed_key")
 _DEVICE_KEY = tuple(keys.c[name] for name in _DEVICE_COLUMNS)
@@ -34,29 +37,32 @@ def sealed_key(row: Mapping[str, Any] | RowMapping) -> pb.SealedKey:
 def device_keys_of(connection: Connection, device_ids: Iterable[int]) -> dict[int, pb.SealedKey]:
     """The sealed keys of devices, as the RPC takes them."""
     key = keys.c
-    found = get(connection, _DEVICE_KEY, key.purpose == "device", is_one_of(key.owner, device_ids))
-    return dict(zip(found[0], map(_device_key, *found), strict=True))
+    found = get(connection, _DEVICE_KEY, key.purpose == "device", is_among(key.owner, device_ids))
+    return dict(zip(found[0], map(sealed_device_key, *found), strict=True))
 
 
 def device_keys_and_activity(
     connection: Connection, device_ids: Iterable[int]
-) -> tuple[dict[int, pb.SealedKey], dict[int, bool]]:
+) -> tuple[dict[int, DeviceKey], dict[int, bool]]:
     """The sealed keys of devices, and whether these are active."""
     key = keys.c
-    *found, active = get(
+    owners, *found, active = get(
         connection,
         (*_DEVICE_KEY, func.coalesce(devices.c.active, 0)),
         key.purpose == "device",
-        is_one_of(key.owner, device_ids),
+        is_among(key.owner, device_ids),
         source=keys.outerjoin(devices, devices.c.device_id == key.owner),
     )
     return (
-        dict(zip(found[0], map(_device_key, *found), strict=True)),
-        dict(zip(found[0], map(bool, active), strict=True)),
+        dict(zip(owners, zip(*found, strict=True), strict=True)),
+        dict(zip(owners, map(bool, active), strict=True)),
     )
 
 
-def _device_key(owner: int, first: int, last: int, master_id: str, blob: bytes) -> pb.SealedKey:
+def sealed_device_key(
+    owner: int, first: int, last: int, master_id: str, blob: bytes
+) -> pb.SealedKey:
+    """The sealed key of a device, as the RPC takes it."""
     return pb.SealedKey(
         purpose=pb.SealedKey.DEVICE,
         owner=owner,

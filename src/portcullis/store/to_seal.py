@@ -3,14 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, RowMapping, and_, case, or_, select
 
-from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.bulk import get, is_one_of
+from portcullis.store.bulk import get, is_among
 from portcullis.store.database import database_now, snapshot, unix_s, utc_now
-from portcullis.store.keys import device_keys_and_activity
+from portcullis.store.keys import DeviceKey, device_keys_and_activity
 from portcullis.store.schema import AGAIN, entitlements, keys, messages
 
 _TO_SEAL = (0, AGAIN)
@@ -19,15 +17,11 @@ MESSAGE_GRACE = timedelta(hours=2)
 """A message is sealed so long beyond its end: one that a clock set ahead takes for over is not."""
 
 
-class Window(NamedTuple):
-    """An entitlement of a device, in Unix seconds.
+Window = tuple[int, int | None, int | None]
+"""An entitlement of a device: product, start and end in Unix seconds.
 
-    `starts_at` None: since its order, or long ago. `ends_at` None: open.
-    """
-
-    product_id: int
-    starts_at: int | None
-    ends_at: int | None
+Start None: since its order, or long ago. End None: open.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Orders:
     active: Mapping[int, bool]
     entitlements: Mapping[int, Sequence[Window]]  # by product
     messages: Mapping[int, Sequence[RowMapping]]  # to be sealed, or withdrawn
-    device_keys: Mapping[int, pb.SealedKey]
+    device_keys: Mapping[int, DeviceKey]
     chains: Mapping[int, Sequence[RowMapping]]  # product → not retired, newest first
 
 
@@ -59,7 +53,7 @@ def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
             messages=_texts(connection, device_ids, now),
             device_keys=device_keys,
             chains=_chains(
-                connection, {window.product_id for held in windows.values() for window in held}
+                connection, {product_id for held in windows.values() for product_id, *_ in held}
             ),
         )
 
@@ -100,12 +94,13 @@ def _windows(
     found = get(
         connection,
         _WINDOW,
-        is_one_of(_HELD.device_id, device_ids),
+        is_among(_HELD.device_id, device_ids),
         or_(_HELD.ends_at.is_(None), _HELD.ends_at > now),
     )
+    device_ids, *window = found
     windows: dict[int, list[Window]] = {}
-    for device_id, *window in sorted(zip(*found, strict=True)):
-        windows.setdefault(device_id, []).append(Window._make(window))
+    for device_id, one in sorted(zip(device_ids, zip(*window, strict=True), strict=True)):
+        windows.setdefault(device_id, []).append(one)
     return windows
 
 
@@ -122,7 +117,7 @@ def _texts(
 ) -> Mapping[int, Sequence[RowMapping]]:
     rows = connection.execute(
         select(messages).where(
-            is_one_of(messages.c.device_id, device_ids),
+            is_among(messages.c.device_id, device_ids),
             messages.c.expires_at > now - MESSAGE_GRACE,
             or_(
                 and_(messages.c.sealed.in_(_TO_SEAL), messages.c.removed_at.is_(None)),

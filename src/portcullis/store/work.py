@@ -8,6 +8,7 @@ reads what was ordered; `finish` writes only where the claim is still ours.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from operator import gt
 from typing import NamedTuple
 
@@ -26,8 +27,17 @@ from sqlalchemy import (
 )
 
 from portcullis.emm import Kind
-from portcullis.store.bulk import get, is_one_of, listing, literal, put
-from portcullis.store.database import as_time, database_now, greatest, retried, utc_now, writing
+from portcullis.store.bulk import get, is_among, is_one_of, listing, literal, put
+from portcullis.store.database import (
+    as_time,
+    chunked,
+    database_now,
+    greatest,
+    retried,
+    see_uncommitted,
+    utc_now,
+    writing,
+)
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.held import HeldError, read_held
 from portcullis.store.schema import (
@@ -39,6 +49,8 @@ from portcullis.store.schema import (
 )
 
 _LONGEST_WAIT = timedelta(minutes=10)
+_AHEAD = 2
+"""So many times as many devices are looked at as are to be claimed: others claim the first."""
 
 
 class Claimed(NamedTuple):
@@ -67,26 +79,12 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
     """
     work = device_work.c
     with writing(engine) as connection:
+        see_uncommitted(connection)
         now, priorities = _due(connection, hold)
-        ids: list[int] = []
-        for priority in priorities:
-            due = (
-                select(work.device_id)
-                .where(
-                    work.priority == priority,
-                    or_(work.due_at <= now, work.due_at > _latest(now, hold)),
-                )
-                .order_by(work.due_at)
-                .limit(limit - len(ids))
-                .with_for_update(skip_locked=True)
-                .subquery("due")
-            )
-            ids += get(connection, (due.c.device_id,))[0]
-            if len(ids) >= limit:
-                break
+        ids = _lock_due(connection, priorities, now, hold, limit)
         if not ids:
             return []
-        here = is_one_of(work.device_id, ids)
+        here = is_among(work.device_id, ids)
         connection.execute(
             update(device_work)
             .where(here)
@@ -107,9 +105,45 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
         return _claimed(connection, here)
 
 
+def _lock_due(
+    connection: Connection,
+    priorities: Sequence[int],
+    now: datetime,
+    hold: timedelta,
+    limit: int,
+) -> list[int]:
+    """Lock up to `limit` due devices that nobody else has locked.
+
+    The head of the queue is where all look, and full of entries that others have just taken away:
+    it is read without locks, and what it names is locked by device.
+    """
+    work = device_work.c
+    ids: list[int] = []
+    for priority in priorities:
+        is_due = and_(
+            work.priority == priority,
+            or_(work.due_at <= now, work.due_at > _latest(now, hold)),
+        )
+        queue = select(work.device_id).where(is_due).order_by(work.due_at).limit(_AHEAD * limit)
+        (queued,) = get(connection, (queue.subquery().c.device_id,))
+        for some in chunked(queued, limit):
+            free = (
+                select(work.device_id)
+                .where(is_among(work.device_id, some), is_due)
+                .limit(limit - len(ids))
+                .with_for_update(skip_locked=True)
+                .subquery()
+            )
+            ids += get(connection, (free.c.device_id,))[0]
+            if len(ids) >= limit:
+                return ids
+    return ids
+
+
 def is_any_due(engine: Engine, hold: timedelta) -> bool:
     """Whether there may be something to claim: what an idle EMMG asks, in one statement."""
     with engine.connect() as connection:
+        see_uncommitted(connection)
         _, priorities = _due(connection, hold)
     return bool(priorities)
 
@@ -152,7 +186,7 @@ def hold_on(engine: Engine, batches: Mapping[str, Collection[int]], hold: timede
         for token, device_ids in batches.items():
             connection.execute(
                 update(device_work)
-                .where(is_one_of(work.device_id, device_ids), work.claim_token == token)
+                .where(is_among(work.device_id, device_ids), work.claim_token == token)
                 .values(due_at=due_at)
             )
 
@@ -239,7 +273,7 @@ class _LostError(Exception):
 
 def _still_ours(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
     work = device_work.c
-    here = is_one_of(work.device_id, (done.claimed.device_id for done in batch))
+    here = is_among(work.device_id, (done.claimed.device_id for done in batch))
     with engine.connect() as connection:
         return set(get(connection, (work.device_id,), here, work.claim_token == token)[0])
 
@@ -257,7 +291,7 @@ def _write(engine: Engine, token: str, batch: Sequence[Finished]) -> None:
 def _settle(connection: Connection, token: str, batch: Sequence[Finished], now: datetime) -> None:
     """Let go of the devices, with what is sealed for them; raises _LostError."""
     work = device_work.c
-    here = is_one_of(work.device_id, (done.claimed.device_id for done in batch))
+    here = is_among(work.device_id, (done.claimed.device_id for done in batch))
     still_dirty = work.wanted > work.claim_wanted
     with_state = _is_with_state(batch)
     written = connection.execute(
@@ -289,7 +323,7 @@ def _settle(connection: Connection, token: str, batch: Sequence[Finished], now: 
 
 def _is_with_state(batch: Sequence[Finished]) -> ColumnElement[bool]:
     ids = [done.claimed.device_id for done in batch if done.claimed.seals_state]
-    return true() if len(ids) == len(batch) else is_one_of(device_work.c.device_id, ids)
+    return true() if len(ids) == len(batch) else is_among(device_work.c.device_id, ids)
 
 
 def _held_now(batch: Sequence[Finished]) -> ColumnElement[str]:
@@ -317,12 +351,12 @@ def _write_airings(connection: Connection, batch: Sequence[Finished], now: datet
     put(connection, airings, columns, rows, ["sealed_at"])
 
 
+_KEY = ("device_id", "message_id", "part")
 _SLOT = (
     *("parts", "kind", "epoch", "number", "cause", "covers", "revision", "tombstone", "section"),
-    *("starts_at", "ends_at", "sealed_at"),
+    "sealed_at",
 )
-_OF_AN_ORDER = ("first_aired_at", "ordered_at")
-_EMM_COLUMNS = ("device_id", "message_id", "part", *_SLOT, *_OF_AN_ORDER)
+_OF_AN_ORDER = ("starts_at", "ends_at", "ordered_at")
 
 
 def _write_emms(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
@@ -331,8 +365,10 @@ def _write_emms(connection: Connection, batch: Sequence[Finished], now: datetime
     for is_order in (True, False):
         chosen = [emm for emm in sealed if (emm.cause == "order") == is_order]
         rows = [row for emm in chosen for row in _emm_rows(emm, revision, at)]
-        # An order's EMM has not been aired; a re-key keeps when its slot first was.
-        put(connection, emms, _EMM_COLUMNS, rows, (*_SLOT, *_OF_AN_ORDER) if is_order else _SLOT)
+        columns = (*_SLOT, *_OF_AN_ORDER) if is_order else _SLOT
+        # An order's EMM has not been aired; a re-key, of states only, keeps when its slot was.
+        update = (*columns, "first_aired_at") if is_order else columns
+        put(connection, emms, (*_KEY, *columns), rows, update)
     _withdraw_parts(connection, batch, revision)
 
 
@@ -349,7 +385,7 @@ def _withdraw_parts(connection: Connection, batch: Sequence[Finished], revision:
             connection.execute(
                 update(emms)
                 .where(
-                    is_one_of(slot.device_id, ids),
+                    is_among(slot.device_id, ids),
                     is_one_of(slot.message_id, message_ids),
                     slot.part > 1,
                     slot.revision < revision,
@@ -360,9 +396,15 @@ def _withdraw_parts(connection: Connection, batch: Sequence[Finished], revision:
 
 
 def _emm_rows(emm: SealedEmm, revision: int, now: str) -> Iterator[str]:
-    slot = f"({emm.device_id},{emm.message_id}"
-    numbers = f"{len(emm.sections)},{int(emm.kind)},{emm.epoch},{emm.number}"
-    numbers += f",{literal(emm.cause)},{emm.covers},{revision},0"
-    window = f"{literal(emm.starts_at)},{literal(emm.ends_at)},{now},NULL,{literal(emm.ordered_at)}"
+    before = f"({emm.device_id},{emm.message_id},"
+    between = f",{len(emm.sections)},{int(emm.kind)},{emm.epoch},{emm.number}"
+    between += f",{_cause(emm.cause)},{emm.covers},{revision},0,x'"
+    after = f"',{now})"
+    if emm.cause == "order":
+        window = f"{literal(emm.starts_at)},{literal(emm.ends_at)},{literal(emm.ordered_at)}"
+        after = f"',{now},{window})"
     for part, section in enumerate(emm.sections, start=1):
-        yield f"{slot},{part},{numbers},x'{section.hex()}',{window})"
+        yield f"{before}{part}{between}{section.hex()}{after}"
+
+
+_cause = lru_cache(maxsize=8)(literal)
