@@ -44,7 +44,7 @@ def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
     """
     with snapshot(engine) as connection:
         now = database_now(connection)
-        windows = _windows(connection, device_ids, now)
+        windows, products = _windows(connection, device_ids, now)
         device_keys, active = device_keys_and_activity(connection, device_ids)
         return Orders(
             now=now,
@@ -52,9 +52,7 @@ def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
             entitlements=windows,
             messages=_texts(connection, device_ids, now),
             device_keys=device_keys,
-            chains=_chains(
-                connection, {product_id for held in windows.values() for product_id, *_ in held}
-            ),
+            chains=_chains(connection, products),
         )
 
 
@@ -90,7 +88,8 @@ _WINDOW = (
 
 def _windows(
     connection: Connection, device_ids: Collection[int], now: datetime
-) -> Mapping[int, Sequence[Window]]:
+) -> tuple[Mapping[int, Sequence[Window]], Collection[int]]:
+    """What devices are entitled to, and all products in that."""
     found = get(
         connection,
         _WINDOW,
@@ -101,7 +100,7 @@ def _windows(
     windows: dict[int, list[Window]] = {}
     for device_id, one in sorted(zip(device_ids, zip(*window, strict=True), strict=True)):
         windows.setdefault(device_id, []).append(one)
-    return windows
+    return windows, set(window[0])
 
 
 def begins_at(starts_at: datetime, ordered_at: datetime | None) -> datetime | None:

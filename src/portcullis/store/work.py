@@ -353,22 +353,29 @@ def _write_airings(connection: Connection, batch: Sequence[Finished], now: datet
 
 _KEY = ("device_id", "message_id", "part")
 _SLOT = (
-    *("parts", "kind", "epoch", "number", "cause", "covers", "revision", "tombstone", "section"),
-    "sealed_at",
+    *("parts", "kind", "epoch", "number", "cause", "covers", "tombstone", "section", "sealed_at"),
 )
 _OF_AN_ORDER = ("starts_at", "ends_at", "ordered_at")
 
 
 def _write_emms(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
-    revision, at = next_revision(connection), literal(now)
+    at = literal(now)
     sealed = [emm for done in batch for emm in done.emms]
-    for is_order in (True, False):
-        chosen = [emm for emm in sealed if (emm.cause == "order") == is_order]
-        rows = [row for emm in chosen for row in _emm_rows(emm, revision, at)]
-        columns = (*_SLOT, *_OF_AN_ORDER) if is_order else _SLOT
+    laid_out = {
+        is_order: [
+            row
+            for emm in sealed
+            if (emm.cause == "order") == is_order
+            for row in _emm_rows(emm, at)
+        ]
+        for is_order in (True, False)
+    }
+    revision = next_revision(connection)
+    for is_order, rows in laid_out.items():
+        columns = (*_SLOT, *_OF_AN_ORDER, "revision") if is_order else (*_SLOT, "revision")
         # An order's EMM has not been aired; a re-key, of states only, keeps when its slot was.
         update = (*columns, "first_aired_at") if is_order else columns
-        put(connection, emms, (*_KEY, *columns), rows, update)
+        put(connection, emms, (*_KEY, *columns), [f"({row},{revision})" for row in rows], update)
     _withdraw_parts(connection, batch, revision)
 
 
@@ -395,14 +402,14 @@ def _withdraw_parts(connection: Connection, batch: Sequence[Finished], revision:
             )
 
 
-def _emm_rows(emm: SealedEmm, revision: int, now: str) -> Iterator[str]:
-    before = f"({emm.device_id},{emm.message_id},"
+def _emm_rows(emm: SealedEmm, now: str) -> Iterator[str]:
+    """Each part's row but for its revision: until that is committed, all other writers wait."""
+    before = f"{emm.device_id},{emm.message_id},"
     between = f",{len(emm.sections)},{int(emm.kind)},{emm.epoch},{emm.number}"
-    between += f",{_cause(emm.cause)},{emm.covers},{revision},0,x'"
-    after = f"',{now})"
+    between += f",{_cause(emm.cause)},{emm.covers},0,x'"
+    after = f"',{now}"
     if emm.cause == "order":
-        window = f"{literal(emm.starts_at)},{literal(emm.ends_at)},{literal(emm.ordered_at)}"
-        after = f"',{now},{window})"
+        after += f",{literal(emm.starts_at)},{literal(emm.ends_at)},{literal(emm.ordered_at)}"
     for part, section in enumerate(emm.sections, start=1):
         yield f"{before}{part}{between}{section.hex()}{after}"
 
