@@ -39,13 +39,14 @@ REASONS: Mapping[str, str] = {
     "generate": "all processes together use more than 260 µs of CPU a state where the floor of one"
     " EMMG allows 285 and that of three 160; the database's part is the upsert into `emms`, two"
     " updates of `device_work` and five reads, none above 27 µs",
-    "air": "a turn of 4 ms costs about 0.37 ms for the event loop, the send, the as-run log, the"
-    " feed and the lease before anything is chosen, where the floor allows 0.24 in all",
+    "air": "what wakes each 6 ms finds its caches cold and runs five to eight times slower than in"
+    " a loop: a planned turn takes about 0.2 ms before it sends; the rest is the choosing and making"
+    " of packets (0.4 µs each), the as-run log (0.2), the feed (0.25), the kernel (0.15)",
     "gateway": "a group of 64 orders takes some twelve statements, each a round trip of the one"
     " writer, beside the HTTP work of the same process",
     "latency": "two cores are too few: an order takes 16 ms of CPU of all services together (EMMG"
     " a third, gateway, cycler and database a fifth each), 200 a second more than three cores",
-    "pace": "a turn comes every 4 ms; what made single seconds differ is not found yet",
+    "pace": "a turn comes every 6 ms; what made single seconds differ is not found yet",
     "batch": "the database takes 1.7 times the CPU of the bare INSERT (the devices are locked, read"
     " and updated, too), and the gateway's writer about as long again before it",
 }

@@ -62,12 +62,17 @@ class Batch:
     """Transmissions not written yet, in order."""
 
     def __init__(self) -> None:
-        self._records = np.empty(0, RECORD)
-        self._aired: list[Aired] = []  # not made into records yet
+        self._pieces: list[AsRunRecords] = []
+        self._aired: list[Aired] = []  # behind them, not made into records yet
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def begun_us(self) -> int:
+        """The time of the first; there is one."""
+        return int(self._pieces[0]["time"][0]) if self._pieces else self._aired[0][0]
 
     def add(self, time_us: int, headers: Headers, start: int, stop: int) -> None:
         """Note that these were aired at one time, microseconds since 1970."""
@@ -76,15 +81,22 @@ class Batch:
 
     def append(self, records: AsRunRecords) -> None:
         """Note transmissions."""
-        self._records = joined([self.records(), records])
-        self._count = len(self._records)
+        self._make()
+        if len(records):
+            self._pieces.append(records)
+            self._count += len(records)
 
     def records(self) -> AsRunRecords:
         """All of them."""
+        self._make()
+        if len(self._pieces) > 1:
+            self._pieces = [joined(self._pieces)]
+        return self._pieces[0] if self._pieces else np.empty(0, RECORD)
+
+    def _make(self) -> None:
         if self._aired:
-            self._records = joined([self._records, records_of(self._aired)])
+            self._pieces.append(records_of(self._aired))
             self._aired = []
-        return self._records
 
 
 class AsRunWriter:
@@ -110,7 +122,7 @@ class AsRunWriter:
         with self._lock:  # a write given up at a stop may still be under way
             try:
                 if self._journal is None:
-                    self._open_journal(int(batch.records()["time"][0]))
+                    self._open_journal(batch.begun_us)
                 evicted = self._write_block() if self._is_due(batch) else []
                 self._note(batch)
             except OSError as error:
@@ -137,7 +149,7 @@ class AsRunWriter:
         """Whether what is pending makes a block before `batch` is taken."""
         if not len(self._pending):
             return False
-        begun = int(self._pending.records()["time"][0])
+        begun = self._pending.begun_us
         now = int(batch.records()["time"][-1])
         other_hour = _at(begun).hour != _at(now).hour
         return len(self._pending) >= BLOCK_RECORDS or now - begun >= BLOCK_US or other_hour
