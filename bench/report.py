@@ -36,17 +36,18 @@ REASONS: Mapping[str, str] = {
     " take 93 % of the time, inside OpenSSL and its binding",
     "encryptor": "two fifths of an EMM's time are its KEK (opened, derived), a quarter the same"
     " primitives as in `envelope`; an empty call costs about 1 ms, shared by 500 EMMs",
-    "generate": "all processes together use more than 260 µs of CPU a state where the floor of one"
-    " EMMG allows 285 and that of three 160; the database's part is the upsert into `emms`, two"
-    " updates of `device_work` and five reads, none above 27 µs",
-    "air": "what wakes each 6 ms finds its caches cold and runs five to eight times slower than in"
+    "generate": "all processes together use 180 µs of CPU a state with one EMMG and 200 with three,"
+    " where two cores leave 160 at the floor of three; half of the database's part are updates of"
+    " rows, with three changes of an index a state, and their purge",
+    "air": "what wakes each 4 ms finds its caches cold and runs five to eight times slower than in"
     " a loop: a turn takes 0.2 ms even where all is chosen and made, a look at the feed 0.6 ms; to"
     " choose and make packets takes 0.4 µs each in a loop, as much as C takes in all",
     "gateway": "a group of 64 orders takes some twelve statements, each a round trip of the one"
     " writer, beside the HTTP work of the same process",
-    "latency": "two cores are too few: an order takes 16 ms of CPU of all services together (EMMG"
-    " a third, gateway, cycler and database a fifth each), 200 a second more than three cores",
-    "pace": "a turn comes every 6 ms; what made single seconds differ is not found yet",
+    "latency": "an order takes 8 ms of CPU of all services together, so two cores are busy for"
+    " four fifths; and it waits three times: for the group of orders before it, for an EMMG's next"
+    " round (30 ms) and for the next look at the feed (17 to 50 ms)",
+    "pace": "a turn comes every 4 ms, and with a shorter one a packet costs more CPU (`air`)",
     "batch": "the database takes 1.7 times the CPU of the bare INSERT (the devices are locked, read"
     " and updated, too), and the gateway's writer about as long again before it",
 }

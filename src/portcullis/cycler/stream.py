@@ -31,8 +31,7 @@ from portcullis.store.leases import Held, lease_note, release_lease, take_lease
 LEASE_TTL = timedelta(seconds=3)
 _RENEW_S = 1.0
 _AFTER_OUTAGE_S = 2.0  # what a standby leaves a holder, when the database is back, to renew
-_TICK_S = 0.006  # between turns: what one costs is the same however much it sends
-_NEWS_S = 0.004  # between news and the turn that they share
+_TICK_S = 0.004  # between turns, and between news and the turn that they share
 _IDLE_S = 1.0
 _CYCLES_S = 0.1  # how often it is looked where the cycle stands
 
@@ -121,9 +120,9 @@ class Stream:
                 if self._failure is not None:
                     raise self._failure
                 # News: orders that come in one by one share the next turn.
-                if self._timer.when() > loop.time() + _NEWS_S:
+                if self._timer.when() > loop.time() + _TICK_S:
                     self._timer.cancel()
-                    self._timer = loop.call_later(_NEWS_S, self._on_time)
+                    self._timer = loop.call_later(_TICK_S, self._on_time)
         finally:
             self._timer.cancel()
 
