@@ -36,9 +36,10 @@ def _sealed_s(head: HeadEnd) -> float:
         " ORDER BY device_id LIMIT 1"
     )
     box: object = 1
-    while rows := head.server.run(waiting.format(box)):
-        ((box,),) = rows
-        time.sleep(0.02)
+    with head.server.asking() as ask:
+        while rows := ask(waiting.format(box)):
+            ((box,),) = rows
+            time.sleep(0.02)
     return time.perf_counter() - begun
 
 

@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _OPTIONS = [
     "--bind-address=127.0.0.1",
 ]
 _INSERT_ROWS = 1000
+Ask = Callable[[str], list[tuple[object, ...]]]
 _AS_ROOT = ["--user=mysql"] if os.getuid() == 0 else []
 
 
@@ -47,13 +48,20 @@ class Server:
 
     def run(self, *statements: str) -> list[tuple[object, ...]]:
         """Run statements as root; the rows of the last."""
-        rows: list[tuple[object, ...]] = []
+        with self.asking() as ask:
+            return [ask(statement) for statement in statements][-1]
+
+    @contextmanager
+    def asking(self) -> Iterator[Ask]:
+        """Run one statement after the other as root on one connection; the rows of each."""
         where = {"unix_socket": str(self.socket), "user": "root", "database": "bench"}
         with pymysql.connect(**where, autocommit=True) as link, link.cursor() as cursor:
-            for statement in statements:
+
+            def ask(statement: str) -> list[tuple[object, ...]]:
                 cursor.execute(statement)
-                rows = list(cursor.fetchall())
-        return rows
+                return list(cursor.fetchall())
+
+            yield ask
 
     def client(self, sql: str | Path, *options: str) -> None:
         """Have the `mariadb` client run SQL, or a file of it; what it answers is dropped."""
