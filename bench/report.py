@@ -36,9 +36,9 @@ REASONS: Mapping[str, str] = {
     " take 93 % of the time, inside OpenSSL and its binding",
     "encryptor": "two fifths of an EMM's time are its KEK (opened, derived), a quarter the same"
     " primitives as in `envelope`; an empty call costs about 1 ms, shared by 500 EMMs",
-    "generate": "all processes together use about 170 µs of CPU a state, where two cores leave 160"
-    " at the floor of three, and a quarter of the cores waits; half of the database's part are"
-    " updates of rows, with three changes of an index a state, and their purge",
+    "generate": "all processes together use about 130 µs of CPU a state with one EMMG and 157 with"
+    " three, which use nine tenths of two cores; half of the database's part are updates of rows,"
+    " with three changes of an index a state, and their purge",
     "air": "what wakes each 4 ms finds its caches cold and runs five to eight times slower than in"
     " a loop: a turn takes 0.2 ms even where all is chosen and made, a look at the feed 0.6 ms; to"
     " choose and make packets takes 0.4 µs each in a loop, as much as C takes in all",
