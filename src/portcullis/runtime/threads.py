@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
@@ -59,7 +60,7 @@ async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwar
         except BaseException as error:  # noqa: BLE001 (whoever awaits the call gets it)
             failure = error
         _idle.append(worker)
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop has been closed: nobody awaits it
             loop.call_soon_threadsafe(settle, result, failure)
 
     worker.make(work)
