@@ -38,6 +38,7 @@ _PART_BITS, _PART = 4, 0xF  # of what a section says
 _PAGE_BITS = 10
 _PAGE = 1 << _PAGE_BITS
 _IN_PAGE = _PAGE - 1
+_PACKET = np.dtype((np.void, PACKET_SIZE))
 Slots = NDArray[np.int64]
 
 _FIRST_HEAD = bytes((0x47, 0x40 | NULL_PID >> 8, NULL_PID & 0xFF, 0x10, 0))
@@ -247,21 +248,20 @@ class Arena:
 
     def packets(self, slots: Slots) -> tuple[NDArray[np.uint8], Headers]:
         """EMMs as transport packets in the order given, rows of 188 bytes; and their headers."""
-        costs = self.costs(slots)
-        first = costs.cumsum() - costs
-        packets = np.full((int(costs.sum()), PACKET_SIZE), 0xFF, np.uint8)
+        first, count = None, len(slots)
+        if self._has_long:
+            costs = self.costs(slots)
+            first, count = costs.cumsum() - costs, int(costs.sum())
+        packets = np.empty(count, _PACKET)
         for mine, slab, places in self._by_slab(slots):
-            rows = slab.sections.rows.take(places, 0)
-            end, at = _KEPT_START + rows.shape[1], first[mine]
-            packets[at, :_KEPT_START] = slab.head
-            packets[at, _KEPT_START:end] = rows[:, :_KEPT_IN_FIRST]
-            if end > PACKET_SIZE:
-                second, start = at + 1, len(_SECOND_HEAD)
-                packets[second, :start] = _SECOND_HEAD
-                packets[second, start : start + end - PACKET_SIZE] = rows[:, _KEPT_IN_FIRST:]
-        head = packets[:, _SECTION_START : _SECTION_START + _HEADER_BYTES]
-        head = head.copy() if len(head) == len(slots) else head[first]
-        return packets, self._headers(slots, head)
+            kept, at = slab.sections.rows.take(places, 0), mine if first is None else first[mine]
+            packets[at] = _packets(slab.head, kept[:, :_KEPT_IN_FIRST])
+            if slab.size > _IN_FIRST:
+                packets[at + 1] = _packets(_SECOND_HEAD, kept[:, _KEPT_IN_FIRST:])
+        rows = packets.view(np.uint8).reshape(-1, PACKET_SIZE)
+        head = rows[:, _SECTION_START : _SECTION_START + _HEADER_BYTES]
+        head = head.copy() if first is None else head[first]
+        return rows, self._headers(slots, head)
 
     def _headers(self, slots: Slots, head: NDArray[np.uint8]) -> Headers:
         slab = self._slab.rows[slots >> _PAGE_BITS]
@@ -344,6 +344,16 @@ class Arena:
             self._part = np.append(self._part, np.uint8(part))
             self._has_long |= slab.size > _IN_FIRST
         return number
+
+
+def _packets(head: NDArray[np.uint8], payload: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Packets of one head with these payloads, the rest stuffed: each one value, copied at once."""
+    packets = np.empty((len(payload), PACKET_SIZE), np.uint8)
+    start, end = len(head), len(head) + payload.shape[1]
+    packets[:, :start] = head
+    packets[:, start:end] = payload
+    packets[:, end:] = 0xFF
+    return packets.view(_PACKET)[:, 0]
 
 
 def _size_kind(emm: AirableEmm) -> int:

@@ -492,9 +492,8 @@ class Carousel:
                 records = self._rings.pop(ring)
                 served.clear()
                 for to, which in self._move_on(ring, records, at[turns]):
-                    moved.setdefault(to, []).append(
-                        (self._kept(to, chosen(records, which)), turns[which])
-                    )
+                    some = records if which is _ALL else chosen(records, which)
+                    moved.setdefault(to, []).append((self._kept(to, some), turns[which]))
         for ring, pieces in moved.items():
             records, turns = pieces[0]
             if len(pieces) > 1:
@@ -502,7 +501,7 @@ class Carousel:
                 records, turns = joined(columns[0]), np.concatenate(columns[1])
                 order = turns.argsort(kind="stable")
                 records, turns = chosen(records, order), turns[order]
-            self._push(ring, records, at[turns])
+            self._rings.push(ring, records, self._after(ring, at), turns)
 
     def _move_on(
         self, ring: int, records: Records, at: NDArray[np.float64]

@@ -29,6 +29,7 @@ _BEHIND_MS = 1 << 30  # how far the base lies behind: twelve days
 _REBASE_MS = 1 << 31
 _SLACK = 4096  # stale records a queue may hold beyond as many as live ones
 _LOOK_AHEAD = 64
+_ALL = slice(None)
 _NO_PLACES = np.empty(0, np.int64)
 
 
@@ -47,23 +48,16 @@ class Front:
         may_tell: whether the first airing of one may be still to be told.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        cost: NDArray[np.int64],
-        tickets: NDArray[np.int64],
-        end: int,
-        first_end: int,
-    ) -> None:
-        self.records = records
-        self.slots = records["slot"].astype(np.int64)
+    def __init__(self, found: "_Found", end: int, first_end: int) -> None:
+        """Take what was found, the ticket behind it, and when the first of it ends."""
+        self.records, self.slots, costs, self.tickets = found
         self.at = self.popped = 0
         self.end = end
         self.first_end = first_end
-        self.tickets = tickets
         self.emms: Emms | None = None
+        records = found.records
         self.may_tell = records.dtype == SETTLED or not records["told"].all()
-        self.costs = packets_before(cost)
+        self.costs = packets_before(costs)
         self._due = records["due"].astype(np.int64)
 
     @property
@@ -93,11 +87,22 @@ class Front:
 
     def fit(self, start: int, packets: int, stop: int) -> int:
         """Up to which of those from `start` to `stop` so many packets suffice."""
+        if isinstance(self.costs, range):  # of one packet each
+            return min(start + packets, stop)
         return bisect_right(self.costs, self.costs[start] + packets, start, stop + 1) - 1
 
     def packets(self, start: int, stop: int) -> int:
         """Packets of those from `start` to `stop`."""
         return self.costs[stop] - self.costs[start]
+
+
+class _Found(NamedTuple):
+    """Live records, their slots, the packets up to and with each, their tickets."""
+
+    records: Records
+    slots: Slots
+    costs: NDArray[np.int64]
+    tickets: NDArray[np.int64]
 
 
 class Due(NamedTuple):
@@ -154,10 +159,24 @@ class Rings:
         queue = self._queues[tag & MAX_RINGS]
         return queue.record(queue.head + (((tag >> _RING_BITS) - queue.head) % _TICKETS))
 
-    def push(self, ring: int, records: Records, due: float | NDArray[np.float64]) -> None:
-        """Put slots that are in no ring behind the others of one; `due` must not fall."""
+    def push(
+        self,
+        ring: int,
+        records: Records,
+        due: float | NDArray[np.float64],
+        which: NDArray[np.int64] | slice = _ALL,
+    ) -> None:
+        """Put slots that are in no ring behind the others of one.
+
+        Args:
+            ring: which one.
+            records: of the slots; they are made those of the ring.
+            due: when they are due, which must not fall: all, or one by one, or `which` of these.
+            which: of `due`, for each slot.
+        """
         if len(records):
-            records["due"] = self._ms(due)
+            due_ms = self._ms(due)
+            records["due"] = due_ms if isinstance(due, float) else due_ms[which]
             ticket = self._queues[ring].push(records)
             self._tag.rows[records["slot"]] = _tags(ring, ticket, len(records))
             self.sizes[ring] += len(records)
@@ -179,7 +198,7 @@ class Rings:
         """A copy of the live records of a ring, in order."""
         queue = self._queues[ring]
         records = queue.everything()
-        return chosen(records, self._is_live(ring, records, queue.head))
+        return chosen(records, self._is_live(ring, records["slot"], queue.head))
 
     def clear(self) -> None:
         """Empty all rings."""
@@ -228,33 +247,32 @@ class Rings:
         Returns the slots met whose end has come.
         """
         queue = self._queues[ring]
-        pieces = [(queue.peek(0, 0), _NO_PLACES, _NO_PLACES)]
+        found: list[_Found] = []
         expired: list[int] = []
-        scanned = spent = 0
+        scanned = spent = most_lacking = 0
         while self.sizes[ring] and spent < packets:
             first = queue.head + scanned
             piece = queue.peek(scanned, packets - spent + _LOOK_AHEAD)
-            piece = piece[: int(piece["due"].searchsorted(self._ms(until), "right"))]
+            piece = piece[: int(piece["due"].searchsorted(np.uint32(self._ms(until)), "right"))]
             if not len(piece):
                 break
-            live = self._is_live(ring, piece, first)
-            over = live & (self._ends(piece) <= wall)
-            if over.any():
-                expired += piece["slot"][over].tolist()
-                live &= ~over
-            here = live.nonzero()[0]
-            cost = costs_of(piece["slot"][here]).cumsum() + spent
-            pieces.append((chosen(piece, here), cost, here + first))
             scanned += len(piece)
-            spent = int(cost[-1]) if len(cost) else spent
-        found, costs, tickets = zip(*pieces, strict=True)
-        records = joined(found)
-        self._fronts[ring] = Front(
-            records,
-            np.concatenate(costs),
-            np.concatenate(tickets),
-            queue.head + scanned,
-            int(self._ends(records).min(initial=NO_END)),
+            slots = piece["slot"].astype(np.int64)
+            tickets = np.arange(first, first + len(piece))
+            here = self._is_live(ring, slots, first)
+            if (lacks := self._lacks.rows[slots]).any():
+                over = here & (NO_END - lacks <= wall)
+                expired += slots[over].tolist()
+                here &= ~over
+                most_lacking = max(most_lacking, int(lacks[here].max(initial=0)))
+            if not here.all():
+                piece, slots, tickets = chosen(piece, here), slots[here], tickets[here]
+            costs = costs_of(slots).cumsum() + spent
+            found.append(_Found(piece, slots, costs, tickets))
+            spent = int(costs[-1]) if len(costs) else spent
+        end = queue.head + scanned
+        self._fronts[ring] = (
+            _front_of(found, end, NO_END - most_lacking) if found else _no_front(end)
         )
         return expired
 
@@ -280,11 +298,10 @@ class Rings:
         return is_shown
 
     def pop(self, ring: int) -> Records:
-        """Take what has been aired of a front out of its ring."""
+        """Take what has been aired of a front out of its ring, to be pushed to one at once."""
         front, queue = self._fronts[ring], self._queues[ring]
         records = front.records[front.popped : front.at]
         queue.drop(int(front.tickets[front.at - 1]) + 1 - queue.head)
-        self._tag.rows[records["slot"]] = NONE
         self.sizes[ring] -= len(records)
         front.popped = front.at
         return records
@@ -329,16 +346,9 @@ class Rings:
             return max(round((moment - self._base) * 1000), 0)
         return np.maximum(np.rint((moment - self._base) * 1000), 0)
 
-    def _ends(self, records: Records) -> NDArray[np.uint32]:
-        """When each ends, Unix seconds."""
-        ends: NDArray[np.uint32] = np.uint32(NO_END) - self._lacks.rows[records["slot"]]
-        return ends
-
-    def _is_live(self, ring: int, records: Records, first_ticket: int) -> NDArray[np.bool_]:
-        """Which records are still those of their slots."""
-        is_live: NDArray[np.bool_] = self._tag.rows[records["slot"]] == _tags(
-            ring, first_ticket, len(records)
-        )
+    def _is_live(self, ring: int, slots: Slots, first_ticket: int) -> NDArray[np.bool_]:
+        """Which records of these slots, one behind the other, are still those of their slots."""
+        is_live: NDArray[np.bool_] = self._tag.rows[slots] == _tags(ring, first_ticket, len(slots))
         return is_live
 
 
@@ -348,8 +358,17 @@ def packets_before(costs: NDArray[np.int64]) -> Sequence[int]:
     return [0, *costs.tolist()] if count and costs[-1] != count else range(count + 1)
 
 
-def _no_front() -> Front:
-    return Front(np.empty(0, WALKING), _NO_PLACES, _NO_PLACES, 0, NO_END)
+def _front_of(found: Sequence[_Found], end: int, first_end: int) -> Front:
+    """The front of what was found piece by piece; there is one."""
+    if len(found) == 1:
+        return Front(found[0], end, first_end)
+    pieces, *columns = zip(*found, strict=True)
+    return Front(_Found(joined(pieces), *map(np.concatenate, columns)), end, first_end)
+
+
+def _no_front(end: int = 0) -> Front:
+    nothing = _Found(np.empty(0, WALKING), _NO_PLACES, _NO_PLACES, _NO_PLACES)
+    return Front(nothing, end, NO_END)
 
 
 def _tags(ring: int, first_ticket: int, count: int) -> NDArray[np.uint32]:
