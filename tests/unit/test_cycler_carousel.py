@@ -1,5 +1,6 @@
 """What the carousel airs next."""
 
+from itertools import accumulate
 from math import inf
 from typing import Any
 
@@ -342,15 +343,16 @@ EVENTS = st.one_of(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(EVENTS, min_size=1, max_size=12), st.integers(1, 20))
-def test_planned_turns_are_those_that_would_be_chosen_one_by_one(
+def test_a_plan_serves_each_class_as_turns_chosen_one_by_one_would(
     events: list[tuple[str, int]], packets: int
 ) -> None:
-    """EMM for EMM, whatever comes between them."""
-    aired: list[list[object]] = []
+    """In its order, and at each turn within a packet for each class, whatever comes between."""
+    removed = {value for what, value in events if what == "remove"}
+    turns: list[list[list[int]]] = []
     for planned_from in (1, 1000):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(carousel_module, "_PLANNED", planned_from)
-            carousel, now, seen = saturated(300), 200.0, []
+            carousel, now, seen = saturated(300), 200.0, list[list[int]]()
             for number, (what, value) in enumerate(events, start=2):
                 if what == "turn":
                     for _ in range(value):
@@ -361,11 +363,20 @@ def test_planned_turns_are_those_that_would_be_chosen_one_by_one(
                 elif what == "remove":
                     carousel.remove((value, 0, 1))
                 else:
-                    seen += [carousel.position, carousel.aired.copy()]
-                    seen += [carousel.cycle(now).all_aired_since, carousel.next_due()]
+                    assert carousel.first_aired + sum(carousel.aired) == sum(map(len, seen))
             assert_whole(carousel)
-            aired.append(seen)
-    assert aired[0] == aired[1]
+            turns.append(seen)
+    for class_ in range(3):
+        planned, single = (
+            [[device for device in turn if device % 3 == class_] for turn in one] for one in turns
+        )
+        counts = (accumulate(map(len, planned)), accumulate(map(len, single)))
+        assert all(abs(ours - theirs) <= 3 for ours, theirs in zip(*counts, strict=True))
+        kept = [
+            [device for turn in one for device in turn if device not in removed]
+            for one in (planned, single)
+        ]
+        assert all(ours == theirs for ours, theirs in zip(*kept, strict=False))
 
 
 @settings(max_examples=15, deadline=None)

@@ -34,6 +34,7 @@ _HEADER = struct.Struct("<4sIqqIIQI")
 _DIRECTORY = np.dtype([("first", "<u8"), ("last", "<u8"), ("bytes", "<u4"), ("crc", "<u4")])
 _COLUMN = struct.Struct("<Bqq")  # width and _IS_DELTA, what was taken off, the first value
 _IS_DELTA = 0x80
+_PLACE_BITS = 23
 _LEVEL = 1  # of zlib: more costs more than it saves
 
 
@@ -81,8 +82,8 @@ def records_of(aired: Sequence[Aired]) -> AsRunRecords:
 
 def encode(records: AsRunRecords) -> bytes:
     """One block of at least one record."""
-    times, place = np.unique(records["time"], return_inverse=True)
-    order = np.argsort(records["device"], kind="stable")
+    times, place = _places(records["time"])
+    order = _by_device(records["device"])
     records = chosen(records, order)
     columns = (
         records["device"].astype(np.int64),
@@ -108,6 +109,22 @@ def encode(records: AsRunRecords) -> bytes:
     head = _HEADER.pack(*fields, 0)[:-4]
     crc = zlib.crc32(index, zlib.crc32(head)).to_bytes(4, "little")
     return b"".join((head, crc, index, *chunks))
+
+
+def _places(moments: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The different times, and which of them each is: of many records one behind the other."""
+    starts = np.concatenate([[0], (moments[1:] != moments[:-1]).nonzero()[0] + 1])
+    times, which = np.unique(moments[starts], return_inverse=True)
+    return times, which.repeat(np.diff(starts, append=len(moments)))
+
+
+def _by_device(devices: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The order of the devices, 40 bits each, and of their places; no place above 2^23."""
+    place = np.arange(len(devices))
+    keys = devices.astype(np.int64) << _PLACE_BITS | place
+    keys.sort()
+    keys &= (1 << _PLACE_BITS) - 1
+    return keys
 
 
 def read_header(data: memoryview) -> BlockHeader:

@@ -21,7 +21,7 @@ from portcullis.cycler.columns import Column
 from portcullis.cycler.config import AiringClass
 from portcullis.cycler.cycles import Cycle
 from portcullis.cycler.first_airings import FirstAirings
-from portcullis.cycler.plan import Part, Plan, Turn
+from portcullis.cycler.plan import Part, Plan
 from portcullis.cycler.records import (
     OF_THE_EMM,
     Records,
@@ -360,7 +360,7 @@ class Carousel:
             found[ring] = due = self._due(ring, left, now, wall)
             if due.is_blocked and not due.packets:
                 break  # its EMM wants more packets than are left: those behind it wait with it
-        if left >= _PLANNED and not first and len(found) == len(waiting):
+        if found and left >= _PLANNED and not first and len(found) == len(waiting):
             self._plan = self._plan_of(found, left, now)
         if self._plan is None:
             return self._share(waiting, found, left, first), None
@@ -370,8 +370,10 @@ class Carousel:
         """Go on without a plan, from where it stands; what was aired of it has been noted."""
         if self._plan is not None:
             plan, self._plan = self._plan, None
-            self._shares.credit = plan.credit.copy()
-            self._shares.earn([ring - _CLASSES for ring in plan.rings], plan.first)
+            served = {ring - _CLASSES: packets for ring, packets in plan.served.items()}
+            self._shares.earn(list(served), plan.first + plan.packets)
+            for index, packets in served.items():
+                self._shares.pay(index, packets)
 
     def _look_away(self, slot: int) -> None:
         """Look anew at what shows a slot; what was aired has been noted."""
@@ -380,32 +382,29 @@ class Carousel:
             self._give_up()
 
     def _plan_of(self, found: Mapping[int, Due], packets: int, now: float) -> Plan | None:
-        """What turns of so many packets air while each class found has enough due for one.
+        """What to air for as long as each class found has enough due for turns of so many packets.
 
-        Until then it does not matter when they come. None where there is no such turn, or some
-        airing is to be told.
+        Until then it does not matter when they come. None where it is not enough for one turn, or
+        some airing is to be told.
         """
         fronts = {ring: due.front for ring, due in found.items()}
         if not all(self._first_airings.are_told(ring, front) for ring, front in fronts.items()):
             return None
-        starts = {ring: front.at for ring, front in fronts.items()}
-        ends = {ring: self._rings.due_by(ring, now) for ring in fronts}
-        turns = [Turn([], self._shares.credit.copy())]
-        while fronts and all(
-            front.packets(starts[ring], ends[ring]) >= packets for ring, front in fronts.items()
-        ):
-            fits = {
-                ring: front.due(starts[ring], ends[ring], packets) for ring, front in fronts.items()
-            }
-            parts = self._share(list(fronts), fits, packets, 0)
-            starts |= {part.ring: part.stop for part in parts}
-            turns.append(Turn(parts, self._shares.credit.copy()))
-        if len(turns) == 1:
+        stops = {ring: self._rings.due_by(ring, now) for ring in fronts}
+        due = {
+            ring - _CLASSES: front.packets(front.at, stops[ring]) for ring, front in fronts.items()
+        }
+        parts = []
+        for index, share in self._shares.ahead(due, packets).items():
+            ring = index + _CLASSES
+            front = fronts[ring]
+            parts.append(Part(ring, front, front.at, front.fit(front.at, share, stops[ring])))
+        if not parts:
             return None
         others = [self._head_due(ring) for ring in self._class_rings() if ring not in fronts]
         soonest = now + min(one.every for one in self._classes)  # of those aired meanwhile
         until = min([*others, soonest])
-        return Plan(self.arena, fronts, turns, until)
+        return Plan(self.arena, parts, until)
 
     def _share(
         self, waiting: Sequence[int], found: Mapping[int, Due], left: int, first: int

@@ -1,11 +1,11 @@
 """What several turns air, chosen at once. Pure."""
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis.cycler.arena import Arena, Emms, Piece
 from portcullis.cycler.rings import Front, packets_before
@@ -20,54 +20,45 @@ class Part(NamedTuple):
     stop: int
 
 
-class Turn(NamedTuple):
-    """What goes out in one turn, and the credit of the classes afterwards."""
-
-    parts: list[Part]
-    credit: list[float]
-
-
 class Plan:
-    """EMMs of several rings in the order in which they go out, made at once.
+    """EMMs of several rings, mixed evenly, in the order in which they go out; made at once.
 
     It is worth nothing once one of their fronts is looked at anew. Which parts of these have gone
     out is asked for after several turns: one of them costs little.
 
     Attributes:
-        rings: those that have something due.
         first: packets of first airings that went before it.
     """
 
-    def __init__(
-        self, arena: Arena, rings: Iterable[int], turns: Sequence[Turn], until: float
-    ) -> None:
-        """Take what to air turn by turn.
+    def __init__(self, arena: Arena, parts: Sequence[Part], until: float) -> None:
+        """Take what to air.
 
         Args:
             arena: where their EMMs are.
-            rings: those that have something due.
-            turns: parts of their fronts, from where each stands.
+            parts: of the fronts of the rings that have something due, from where each stands.
             until: when another ring has something due, on the monotonic clock.
         """
-        parts = [part for turn in turns for part in turn.parts]
-        slots = np.concatenate([part.front.slots[part.start : part.stop] for part in parts])
-        self.rings = list(rings)
+        slots, self._which = _mixed(parts)
         self.first = 0
-        self._credits = [turn.credit for turn in turns]
-        counts = [sum(part.stop - part.start for part in turn.parts) for turn in turns]
-        self._stops = list(accumulate(counts))
+        self._parts = parts
+        self._begins = [part.start for part in parts]  # of what has not been asked for yet
         self._first_end = min(part.front.first_end for part in parts)
         self._until = until
-        self._parts = list(reversed(parts))
         self._emms = Emms(arena, slots, packets_before(arena.costs(slots).cumsum()))
         self._ends = self._emms.ends
         self._at = 0
-        self._turns: list[tuple[float, int]] = []  # not asked for yet: when, and how many went out
+        self._turns: list[tuple[float, int, int]] = []  # not asked for yet: when, from where, to
 
     @property
-    def credit(self) -> list[float]:
-        """The credit of the classes where it stands; what has begun of a turn counts as all."""
-        return self._credits[bisect_left(self._stops, self._at)]
+    def packets(self) -> int:
+        """How many have gone out."""
+        return self._ends[self._at]
+
+    @property
+    def served(self) -> dict[int, int]:
+        """By ring that has something due: how many packets of it have gone out, and been asked."""
+        parts = zip(self._parts, self._begins, strict=True)
+        return {part.ring: part.front.packets(part.start, begin) for part, begin in parts}
 
     def next(self, packets: int, now: float, wall: float) -> Piece | None:
         """What comes next and fits so many packets; None if it no longer holds, or is used up."""
@@ -76,22 +67,33 @@ class Plan:
         if now >= self._until or wall >= self._first_end or end > ends[-1]:
             return None
         stop = self._at = bisect_right(ends, end, start) - 1
-        self._turns.append((now, stop - start))
+        self._turns.append((now, start, stop))
         return Piece(self._emms, start, stop)
 
     def aired(self) -> list[tuple[float, list[Part]]]:
         """The parts that went out since this was last asked, turn by turn, and when."""
         turns, self._turns = self._turns, []
-        return [(now, self._cut(count)) for now, count in turns]
+        return [(now, self._cut(start, stop)) for now, start, stop in turns]
 
-    def _cut(self, count: int) -> list[Part]:
-        """Take so many EMMs off the parts that are left."""
+    def _cut(self, start: int, stop: int) -> list[Part]:
+        """What of the parts went out from one place to another."""
         cut = []
-        while count:
-            part = self._parts.pop()
-            if part.stop - part.start > count:
-                self._parts.append(part._replace(start=part.start + count))
-                part = part._replace(stop=part.start + count)
-            count -= part.stop - part.start
-            cut.append(part)
+        counts = np.bincount(self._which[start:stop], minlength=len(self._parts))
+        for number, count in enumerate(counts.tolist()):
+            if count:
+                begin = self._begins[number]
+                end = self._begins[number] = begin + count
+                cut.append(self._parts[number]._replace(start=begin, stop=end))
         return cut
+
+
+def _mixed(parts: Sequence[Part]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """The slots of parts, those of each spread evenly over all; and of which part each is."""
+    slots = np.concatenate([part.front.slots[part.start : part.stop] for part in parts])
+    counts = [part.stop - part.start for part in parts]
+    which = np.arange(len(parts), dtype=np.uint8).repeat(counts)
+    if len(parts) > 1:
+        places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+        order = places.argsort(kind="stable")
+        slots, which = slots[order], which[order]
+    return slots, which

@@ -41,6 +41,28 @@ class Shares:
             packets -= more
         return allotted
 
+    def ahead(self, due: Mapping[int, int], turn: int) -> dict[int, int]:
+        """How many packets each class will get until one of those that are due has no more.
+
+        Args:
+            due: packets of each class that is due.
+            turn: packets of a turn.
+
+        Returns none if one of them has no more within the next turn.
+        """
+        first, *others = sorted(due)
+        share = {one: self._classes[one].min_share for one in others}
+        lasts = [(due[first] - len(due)) / rest] if (rest := 1 - sum(share.values())) > 0 else []
+        lasts += [(due[one] - self.credit[one]) / share[one] for one in others if share[one]]
+        packets = int(min(lasts, default=0))
+        if packets < turn + len(due):
+            return {}
+        credit = self.credit.copy()
+        self.earn(list(due), packets)
+        allotted = self.allot(packets, dict.fromkeys(due, packets))
+        self.credit = credit
+        return allotted
+
     def pay(self, index: int, packets: int) -> None:
         """Take from a class's credit what it was served."""
         self.credit[index] = max(self.credit[index] - packets, 0.0)
