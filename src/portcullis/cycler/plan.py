@@ -73,17 +73,24 @@ class Plan:
     def aired(self) -> list[tuple[float, list[Part]]]:
         """The parts that went out since this was last asked, turn by turn, and when."""
         turns, self._turns = self._turns, []
-        return [(now, self._cut(start, stop)) for now, start, stop in turns]
+        if not turns:
+            return []
+        counts = np.array([stop - start for _, start, stop in turns])
+        of_turn = np.arange(len(turns)).repeat(counts) * len(self._parts)
+        of_part = self._which[turns[0][1] : turns[-1][2]]
+        by_turn = np.bincount(of_turn + of_part, minlength=len(turns) * len(self._parts))
+        rows = by_turn.reshape(len(turns), len(self._parts)).tolist()
+        return [(now, self._cut(row)) for (now, _, _), row in zip(turns, rows, strict=True)]
 
-    def _cut(self, start: int, stop: int) -> list[Part]:
-        """What of the parts went out from one place to another."""
+    def _cut(self, counts: Sequence[int]) -> list[Part]:
+        """Take so many EMMs off each part."""
         cut = []
-        counts = np.bincount(self._which[start:stop], minlength=len(self._parts))
-        for number, count in enumerate(counts.tolist()):
+        for number, count in enumerate(counts):
             if count:
+                ring, front, _, _ = self._parts[number]
                 begin = self._begins[number]
-                end = self._begins[number] = begin + count
-                cut.append(self._parts[number]._replace(start=begin, stop=end))
+                self._begins[number] = begin + count
+                cut.append(Part(ring, front, begin, begin + count))
         return cut
 
 
