@@ -78,12 +78,12 @@ class Provisions(NamedTuple):
         size: bytes of each; the last may have less.
     """
 
-    data: bytes | memoryview
+    data: memoryview
     size: int
 
     def some(self, start: int, stop: int) -> "Provisions":
         """Those from `start` to `stop`."""
-        return Provisions(memoryview(self.data)[start * self.size : stop * self.size], self.size)
+        return Provisions(self.data[start * self.size : stop * self.size], self.size)
 
 
 class Link:
@@ -273,14 +273,17 @@ class _Session(asyncio.Protocol):
         before = before_packets(stream_id, packets, most)
         head, size = len(before), most * PACKET_SIZE
         count, rest = divmod(len(packets), size)
-        whole = np.empty((count, head + size), np.uint8)
-        whole[:, :head] = np.frombuffer(before, np.uint8)
-        whole[:, head:] = np.frombuffer(packets, np.uint8, count * size).reshape(count, size)
-        data: bytes | memoryview = whole.reshape(-1).data
+        last = b""
         if rest:
             provide = connection.provide_udp if is_udp else connection.provide
-            data = b"".join((data, provide(stream_id, [bytes(packets[-rest:])])))
-        return Provisions(data, head + size)
+            last = provide(stream_id, [bytes(packets[-rest:])])
+        end = count * (head + size)
+        data = np.empty(end + len(last), np.uint8)
+        whole = data[:end].reshape(count, head + size)
+        whole[:, :head] = np.frombuffer(before, np.uint8)
+        whole[:, head:] = np.frombuffer(packets, np.uint8, count * size).reshape(count, size)
+        data[end:] = np.frombuffer(last, np.uint8)
+        return Provisions(data.data, head + size)
 
     def send_provisions(self, provisions: Provisions) -> None:
         data, size = provisions
