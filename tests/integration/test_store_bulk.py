@@ -137,22 +137,6 @@ def test_more_rows_than_one_statement_takes_go_in_several(engines: list[Engine])
         assert sorted(ids) == list(range(1, count + 1))
 
 
-def test_rows_that_are_got_locked_stay_as_they_are_until_the_end(mariadb: MariaDb) -> None:
-    """Another writer finds them taken."""
-    engine = engine_for(mariadb.new_database())
-    migrate(engine)
-    columns = ("product_id", "name", "created_at")
-    with writing(engine) as connection:
-        put(connection, products, columns, [row_of(1, "a", NOW), row_of(2, "b", NOW)])
-    free = select(products.c.product_id).with_for_update(skip_locked=True)
-    with writing(engine) as connection:
-        number = products.c.product_id
-        assert get(connection, (number,), is_one_of(number, [1]), lock=True) == [[1]]
-        with writing(engine) as other:
-            assert other.execute(free).scalars().all() == [2]
-    engine.dispose()
-
-
 def test_no_value_and_no_row_are_nothing(engines: list[Engine]) -> None:
     """An empty list of ids is no condition that all rows meet."""
     work = device_work.c

@@ -92,10 +92,11 @@ class Witness:
         executemany: bool,
     ) -> None:
         plan: list[dict[str, Any]] = []
-        if sql.lstrip("(").split()[0] in {"SELECT", "UPDATE", "DELETE"}:
-            with cursor.connection.cursor(pymysql.cursors.DictCursor) as beside:
-                beside.execute(f"EXPLAIN {sql}", parameters[0] if executemany else parameters)
-                plan = list(beside.fetchall())
+        for one in sql.split(";\n"):  # a script
+            if one.lstrip("(").split()[0] in {"SELECT", "UPDATE", "DELETE"}:
+                with cursor.connection.cursor(pymysql.cursors.DictCursor) as beside:
+                    beside.execute(f"EXPLAIN {one}", parameters[0] if executemany else parameters)
+                    plan += beside.fetchall()
         self.seen.append(Statement(sql, plan, -_read(cursor)))
 
     def _after(self, _connection: object, cursor: Any, *_: object) -> None:  # noqa: ANN401

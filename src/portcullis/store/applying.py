@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from portcullis.emm import MAX_ENTITLEMENTS
@@ -42,7 +42,7 @@ class Request(Protocol):
     def allows_device(self) -> Callable[[int], bool]: ...  # noqa: D102
 
 
-@dataclass
+@dataclass(slots=True)
 class Effect:
     """What an order did. `message`: values of a row still to be inserted."""
 
@@ -54,7 +54,7 @@ class Effect:
     resolved: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(slots=True)
 class Device:
     """One device of the group: what the tables say, and what the group changes."""
 
@@ -122,6 +122,11 @@ def _given(value: int | None) -> int:
     return value
 
 
+@lru_cache  # orders of a group start together
+def _text(time: datetime) -> str:
+    return time.isoformat()
+
+
 def _add_device(group: Group, request: Request) -> Effect:
     device_id = _given(request.device_id)
     device = group.devices.get(device_id)
@@ -165,7 +170,7 @@ def _add_entitlement(group: Group, request: Request) -> Effect:
     device.windows[product_id] = (starts_at, request.ends_at)
     device.held.add(product_id)
     wanted = device.raise_wanted(state=True)
-    return Effect(device.device_id, wanted, resolved={"starts_at": starts_at.isoformat()})
+    return Effect(device.device_id, wanted, resolved={"starts_at": _text(starts_at)})
 
 
 def _remove_entitlement(group: Group, request: Request) -> Effect:
@@ -199,7 +204,7 @@ def _generate_osm(group: Group, request: Request) -> Effect:
             "ordered_at": group.second,
             "wanted": wanted,
         },
-        resolved={"starts_at": starts_at.isoformat(), "expires_at": expires_at.isoformat()},
+        resolved={"starts_at": _text(starts_at), "expires_at": _text(expires_at)},
     )
 
 

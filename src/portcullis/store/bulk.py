@@ -5,9 +5,11 @@ what could end a literal or be taken for a placeholder, and all others in hex, s
 came from outside can be read as SQL.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import NoneType
 from typing import Any
 
 from sqlalchemy import (
@@ -31,7 +33,8 @@ from sqlalchemy.types import UserDefinedType
 
 from portcullis.store.schema import UtcDateTime
 
-_FIELD, _ROW = "|", "\n"
+FIELD, ROW = "|", "\n"
+_END = ";\n"
 _CLOSE = 4
 """Rows walked through for each one wanted, at most."""
 _STATEMENT_CHARS = 1 << 20  # of a server's max_allowed_packet, 16 MiB by default
@@ -46,29 +49,14 @@ class CutShortError(ValueError):
 
 def literal(value: Value) -> str:
     """A value as MySQL, MariaDB and SQLite read it."""
-    match value:
-        case str() if _is_harmless(value):
-            return f"'{value}'"
-        case int():
-            return str(int(value))
-        case None:
-            return "NULL"
-        case datetime():
-            return _time_literal(value)
-        case bytes():
-            return f"x'{value.hex()}'"
-        case str():
-            return f"CAST(x'{value.encode().hex()}' AS CHAR)"
+    return _LITERALS[type(value)](value)
 
 
-def _is_harmless(text: str) -> bool:
-    return (
-        text.isascii()
-        and text.isprintable()
-        and "'" not in text
-        and "\\" not in text
-        and "%" not in text
-    )
+_is_harmless = re.compile(r"[ -$&(-\[\]-~]*").fullmatch  # neither "%" nor "'" nor "\"
+
+
+def _text_literal(value: str) -> str:
+    return f"'{value}'" if _is_harmless(value) else f"CAST(x'{value.encode().hex()}' AS CHAR)"
 
 
 @lru_cache
@@ -76,9 +64,19 @@ def _time_literal(value: datetime) -> str:
     return f"'{value.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'microseconds')}'"
 
 
+_LITERALS: Mapping[type, Callable[[Any], str]] = {
+    str: _text_literal,
+    int: str,
+    bool: lambda value: str(int(value)),
+    NoneType: lambda _value: "NULL",
+    datetime: _time_literal,
+    bytes: lambda value: f"x'{value.hex()}'",
+}
+
+
 def row_of(*values: Value) -> str:
     """The values of one row, for `put`."""
-    return f"({','.join(map(literal, values))})"
+    return f"({','.join([_LITERALS[type(value)](value) for value in values])})"
 
 
 class _Literal(UserDefinedType[str]):
@@ -122,6 +120,50 @@ def is_among(column: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
     return and_(span, (column + 0).bool_op("IN")(listed))
 
 
+class Script:
+    """Statements that change rows, run in order: together, where the server is MySQL or MariaDB.
+
+    The first that fails ends them, and is raised.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._is_mysql = connection.dialect.name == "mysql"
+        self._statements: list[str] = []
+
+    def add(self, statement: str) -> None:
+        """Have a statement run behind those before it."""
+        self._statements.append(statement)
+
+    def put(
+        self, table: Table, columns: Sequence[str], rows: Sequence[str], update: Sequence[str] = ()
+    ) -> None:
+        """INSERT rows, each "(…)" of literals; where the key is there, take the `update` columns.
+
+        Without `update` a key that is there raises IntegrityError.
+        """
+        head = f"INSERT INTO {_quoted(table.name)} ({','.join(columns)}) VALUES "  # noqa: S608 (names of ours, literals)  # nosec B608
+        tail = ""
+        if update and self._is_mysql:
+            sets = ",".join(f"{name}=VALUES({name})" for name in update)
+            tail = f" ON DUPLICATE KEY UPDATE {sets}"
+        elif update:
+            key = ",".join(column.name for column in table.primary_key.columns)
+            sets = ",".join(f"{name}=excluded.{name}" for name in update)
+            tail = f" ON CONFLICT ({key}) DO UPDATE SET {sets}"  # nosec B608
+        self._statements += [f"{head}{','.join(some)}{tail}" for some in _portions(rows)]
+
+    def run(self) -> None:
+        """Run what was added."""
+        statements, self._statements = self._statements, []
+        if not self._is_mysql:
+            for statement in statements:
+                self._connection.exec_driver_sql(statement)
+            return
+        for some in _portions(statements):
+            self._connection.exec_driver_sql(_END.join(some))
+
+
 def put(
     connection: Connection,
     table: Table,
@@ -129,34 +171,22 @@ def put(
     rows: Sequence[str],
     update: Sequence[str] = (),
 ) -> None:
-    """INSERT rows, each "(…)" of literals; where the key is there, take the `update` columns.
-
-    Without `update` a key that is there raises IntegrityError.
-    """
-    is_mysql = connection.dialect.name == "mysql"
-    head = f"INSERT INTO {_quoted(table.name)} ({','.join(columns)}) VALUES "  # noqa: S608 (names of ours, literals)  # nosec B608
-    tail = ""
-    if update and is_mysql:
-        sets = ",".join(f"{name}=VALUES({name})" for name in update)
-        tail = f" ON DUPLICATE KEY UPDATE {sets}"
-    elif update:
-        key = ",".join(column.name for column in table.primary_key.columns)
-        sets = ",".join(f"{name}=excluded.{name}" for name in update)
-        tail = f" ON CONFLICT ({key}) DO UPDATE SET {sets}"  # nosec B608
-    for some in _statements(rows):
-        connection.exec_driver_sql(f"{head}{','.join(some)}{tail}")
+    """Run a script that only puts rows."""
+    script = Script(connection)
+    script.put(table, columns, rows, update)
+    script.run()
 
 
-def _statements(rows: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut rows into statements that a server takes."""
+def _portions(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut what is joined into pieces that a server takes."""
     start = chars = 0
-    for end, row in enumerate(rows):
-        if chars and chars + len(row) > _STATEMENT_CHARS:
-            yield rows[start:end]
+    for end, text in enumerate(texts):
+        if chars and chars + len(text) > _STATEMENT_CHARS:
+            yield texts[start:end]
             start, chars = end, 0
-        chars += len(row)
-    if rows:
-        yield rows[start:]
+        chars += len(text)
+    if texts:
+        yield texts[start:]
 
 
 def get(
@@ -164,28 +194,30 @@ def get(
     columns: Sequence[ColumnElement[Any]],
     *conditions: ColumnElement[bool],
     source: FromClause | None = None,
-    lock: bool = False,
 ) -> list[list[Any]]:
     """Read rows by column, all of them in one value where the server is MySQL or MariaDB.
 
     The columns are integers, times, bytes, or strings without "|" and line feeds. Rows come in no
-    order. source: what they are read from, if not from the tables of the columns. lock: they stay
-    ours until the transaction ends. Raises CutShortError.
+    order. source: what they are read from, if not from the tables of the columns. Raises
+    CutShortError.
     """
     if connection.dialect.name != "mysql":
         rows = connection.execute(_of(select(*columns), source).where(*conditions)).all()
         return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in columns]
-    query = _of(select(func.count(), _packed(tuple(columns))), source).where(*conditions)
-    count, value = connection.execute(query.with_for_update() if lock else query).one()
+    query = _of(select(func.count(), packed(tuple(columns))), source).where(*conditions)
+    count, value = connection.execute(query).one()
+    return unpacked(columns, count, value.decode() if isinstance(value, bytes) else value or "")
+
+
+def unpacked(columns: Sequence[ColumnElement[Any]], count: int, text: str) -> list[list[Any]]:
+    """The columns of so many rows, as `packed` gave them; raises CutShortError."""
     if not count:
         return [[] for _ in columns]
-    found = (
-        (value.decode() if isinstance(value, bytes) else value).replace(_ROW, _FIELD).split(_FIELD)
-    )
-    if len(found) != count * len(columns):
-        raise CutShortError(f"{count} rows of {len(columns)} columns, {columns[0]} first")
+    found = text.replace(ROW, FIELD).split(FIELD)
     width = len(columns)
-    return [_read(column, found[i::width]) for i, column in enumerate(columns)]
+    if len(found) != count * width:
+        raise CutShortError(f"{count} rows of {width} columns, {columns[0]} first")
+    return [values_of(column, found[i::width]) for i, column in enumerate(columns)]
 
 
 def _of(statement: Select[Any], source: FromClause | None) -> Select[Any]:
@@ -193,13 +225,21 @@ def _of(statement: Select[Any], source: FromClause | None) -> Select[Any]:
 
 
 @lru_cache(maxsize=64)  # the columns are those of few statements
-def _packed(columns: tuple[ColumnElement[Any], ...]) -> ColumnElement[str]:
-    row = func.concat_ws(_FIELD, *map(_as_text, columns))
-    return func.group_concat(row.op("SEPARATOR")(literal_column(f"'{_ROW}'")))
+def packed(columns: tuple[ColumnElement[Any], ...]) -> ColumnElement[str]:
+    """All rows as one text."""
+    row = func.concat_ws(FIELD, *map(as_text, columns))
+    return func.group_concat(row.op("SEPARATOR")(literal_column(f"'{ROW}'")))
 
 
-def _as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    value = func.hex(column) if isinstance(column.type, LargeBinary) else column
+def as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column as `values_of` takes it: bytes in hex, nothing as an empty text."""
+    value: ColumnElement[Any] = column
+    if isinstance(column.type, LargeBinary):
+        value = func.hex(column)
+        if column.type.length is not None:
+            # GROUP_CONCAT of what may be longer than 512 makes a temporary table: half a
+            # millisecond, though there be no row. The column itself may be longer for the server.
+            value = func.substr(value, 1, 2 * column.type.length)
     return func.coalesce(value, "") if _is_nullable(column) else value
 
 
@@ -207,7 +247,8 @@ def _is_nullable(column: ColumnElement[Any]) -> bool:
     return not isinstance(column, Column) or bool(column.nullable)
 
 
-def _read(column: ColumnElement[Any], values: list[str]) -> list[Any]:
+def values_of(column: ColumnElement[Any], values: list[str]) -> list[Any]:
+    """The values of a column that was read as text."""
     reader = next(reader for kind, reader in _READERS if isinstance(column.type, kind))
     if _is_nullable(column) and "" in values:
         return [reader(value) if value else None for value in values]

@@ -9,16 +9,49 @@ import json
 import os
 import pwd
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, func, select
 
+from portcullis.store.bulk import literal
 from portcullis.store.database import database_now, writing
+from portcullis.store.readings import Reading, place, read
 from portcullis.store.schema import chains, key_events
 
 KEY_WRITER = "keys"
 """The one chain of all key events, whoever causes them."""
+
+
+CHAINS = Reading(
+    (chains.c.chain_id, chains.c.series, chains.c.seq),
+    chains.c.writer == place("writer"),
+    lock=True,
+)
+"""A writer's chains, one a series, theirs until the transaction ends."""
+
+
+class Chain(NamedTuple):
+    """The newest of a writer. seq: the last number taken."""
+
+    chain_id: int
+    seq: int
+
+    def taking(self, count: int) -> str:
+        """The statement that takes the next numbers."""
+        return f"UPDATE chains SET seq = {self.seq + count} WHERE chain_id = {self.chain_id}"  # noqa: S608 (numbers)  # nosec B608
+
+
+def newest(connection: Connection, writer: str, found: Sequence[Sequence[int]]) -> Chain:
+    """The chain that goes on, of those that `CHAINS` has found; begun where there is none.
+
+    Raises IntegrityError where two begin the same chain at once.
+    """
+    if by_series := sorted(zip(found[1], found[0], found[2], strict=True)):
+        _, chain_id, seq = by_series[-1]
+        return Chain(chain_id, seq)
+    return Chain(_begin(connection, writer, 0, database_now(connection)), 0)
 
 
 def take_numbers(connection: Connection, writer: str, count: int) -> tuple[int, int]:
@@ -27,19 +60,10 @@ def take_numbers(connection: Connection, writer: str, count: int) -> tuple[int, 
     The chain's row stays locked until the transaction ends. Raises IntegrityError where two
     begin the same chain at once.
     """
-    row = connection.execute(
-        select(chains.c.chain_id, chains.c.seq)
-        .where(chains.c.writer == writer)
-        .order_by(chains.c.series.desc())
-        .limit(1)
-        .with_for_update()
-    ).one_or_none()
-    if row is None:
-        return _begin(connection, writer, 0, database_now(connection), count), 1
-    connection.execute(
-        update(chains).where(chains.c.chain_id == row.chain_id).values(seq=row.seq + count)
-    )
-    return row.chain_id, row.seq + 1
+    [found] = read(connection, CHAINS.of(writer=literal(writer)))
+    chain = newest(connection, writer, found)
+    connection.exec_driver_sql(chain.taking(count))
+    return chain.chain_id, chain.seq + 1
 
 
 def begin_series(connection: Connection) -> None:
@@ -49,16 +73,16 @@ def begin_series(connection: Connection) -> None:
     """
     now = database_now(connection)
     for writer in connection.execute(select(chains.c.writer).distinct()).scalars().all():
-        newest = connection.execute(
+        last = connection.execute(
             select(func.max(chains.c.series)).where(chains.c.writer == writer)
         ).scalar_one()
-        _begin(connection, writer, max(newest + 1, int(now.timestamp())), now, 0)
+        _begin(connection, writer, max(last + 1, int(now.timestamp())), now)
     record_key_event(connection, "database_restored")
 
 
-def _begin(connection: Connection, writer: str, series: int, now: datetime, seq: int) -> int:
+def _begin(connection: Connection, writer: str, series: int, now: datetime) -> int:
     result = connection.execute(
-        chains.insert().values(writer=writer, series=series, seq=seq, begun_at=now)
+        chains.insert().values(writer=writer, series=series, seq=0, begun_at=now)
     )
     key = result.inserted_primary_key
     assert key is not None  # noqa: S101 (one row was inserted)

@@ -17,6 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import BigInteger
 
+from portcullis.store.driver import SCRIPTS, Cursor
 from portcullis.store.servers import Servers, without_servers
 
 _P = ParamSpec("_P")
@@ -63,9 +64,12 @@ def engine_for(url: str, *, pool_size: int = 5, answer_s: float | None = 30.0) -
         max_overflow=0,
         pool_timeout=_POOL_S,
         pool_recycle=1800,
+        pool_reset_on_return=None,  # a Connection of SQLAlchemy has ended its transaction
         hide_parameters=True,
         skip_autocommit_rollback=True,
         connect_args={
+            "client_flag": SCRIPTS,
+            "cursorclass": Cursor,
             "connect_timeout": _CONNECT_S,
             "read_timeout": answer_s,
             "write_timeout": answer_s,
@@ -97,6 +101,9 @@ def _mysql_session(connection: Any, _record: object) -> None:  # noqa: ANN401 (a
         cursor.execute(
             "SET time_zone = '+00:00', innodb_lock_wait_timeout = 5, lock_wait_timeout = 5"
             ", group_concat_max_len = 1073741824"  # max_allowed_packet is the narrower bound
+            # Many ids at once are rarely unlike others: to look each up for the plan costs a server
+            # as much as to read its row.
+            ", eq_range_index_dive_limit = 8"
             ", wait_timeout = 60 /*M!100300 , idle_transaction_timeout = 10 */"
         )
 

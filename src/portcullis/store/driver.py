@@ -16,7 +16,27 @@ from pymysql import _auth  # noqa: E402
 if _modules["cryptography"] is None:
     del _modules["cryptography"]
 
-__all__ = ["pymysql"]
+from pymysql.constants import CLIENT  # noqa: E402
+from pymysql.cursors import Cursor as OneStatementCursor  # noqa: E402
+
+__all__ = ["SCRIPTS", "Cursor", "pymysql"]
+
+SCRIPTS = CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS
+"""A connection takes several statements as one text; an UPDATE counts as SQLAlchemy expects."""
+
+
+class Cursor(OneStatementCursor):
+    """Has run all statements of a text when it has run it."""
+
+    def execute(self, query: str, args: object = None) -> int:
+        """Run a text; the first statement that fails ends it, and is raised.
+
+        Rows are those of the last one.
+        """
+        super().execute(query, args)
+        while self.nextset():
+            pass
+        return self.rowcount
 
 
 def _encrypt_with_rsa(password: bytes, salt: bytes, public_key: bytes) -> bytes:

@@ -1,11 +1,12 @@
 """What a group of orders depends on, read and locked; what it changed, written."""
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
     Row,
     Table,
@@ -14,22 +15,27 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    type_coerce,
     update,
 )
 
 from portcullis.store.applying import Device, Group, Refusal, Request
-from portcullis.store.bulk import get, is_one_of, listing, literal, put, row_of
-from portcullis.store.database import database_now
+from portcullis.store.bulk import Script, listing, literal, row_of
+from portcullis.store.chains import CHAINS, Chain, newest
+from portcullis.store.database import as_time, utc_now
+from portcullis.store.readings import NOTHING, Reading, is_in, place, read
 from portcullis.store.recovery import is_recovering
 from portcullis.store.schema import (
     AGAIN,
     PRIORITY_ORDER,
+    UtcDateTime,
     device_work,
     devices,
     entitlements,
     keys,
     messages,
     products,
+    transactions,
 )
 
 
@@ -37,10 +43,53 @@ class Pending(Request, Protocol):
     """A request that may have been refused already."""
 
     @property
-    def refusal(self) -> Refusal | None: ...  # noqa: D102 (named by the protocol)
+    def client_id(self) -> str: ...  # noqa: D102 (named by the protocol)
+    @property
+    def transaction_id(self) -> str | None: ...  # noqa: D102
+    @property
+    def refusal(self) -> Refusal | None: ...  # noqa: D102
 
 
-def load(connection: Connection, batch: Sequence[Pending]) -> Group:
+_WITHOUT_WORK = -1
+_DEVICES = Reading(
+    (
+        *(devices.c.device_id, devices.c.active, devices.c.added_at, devices.c.removed_at),
+        *(devices.c.blacklisted_at, func.coalesce(device_work.c.wanted, _WITHOUT_WORK)),
+    ),
+    is_in(devices.c.device_id, "ids"),
+    source=devices.outerjoin(device_work, device_work.c.device_id == devices.c.device_id),
+    lock=True,
+)
+_NOW = Reading((type_coerce(utc_now(), UtcDateTime()),))
+_HELD = Reading(
+    (entitlements.c.device_id, entitlements.c.product_id),
+    is_in(entitlements.c.device_id, "ids"),
+    or_(entitlements.c.ends_at.is_(None), entitlements.c.ends_at > utc_now()),
+)
+_WITH_KEY = Reading((keys.c.owner,), keys.c.purpose == "device", is_in(keys.c.owner, "ids"))
+_PRODUCTS = Reading((products.c.product_id,), is_in(products.c.product_id, "ids"))
+_USED = Reading((transactions.c.request_id,), place("is_one"))
+
+
+class Transaction(NamedTuple):
+    """What an order was accepted as."""
+
+    body_hash: bytes
+    request_id: str
+    accepted_at: datetime
+    message_id: int | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the tables say. transactions: by client and transaction id."""
+
+    group: Group
+    transactions: Mapping[tuple[str, str], Transaction]
+    chain: Chain
+
+
+def load(connection: Connection, batch: Sequence[Pending], writer: str) -> Loaded:
     """Lock the devices of the group, ascending, and read all that its orders depend on."""
     valid = [request for request in batch if request.refusal is None]
     message_ids = {r.message_id for r in valid if r.message_id is not None}
@@ -48,41 +97,36 @@ def load(connection: Connection, batch: Sequence[Pending]) -> Group:
     device_ids = {r.device_id for r in valid if r.device_id is not None}
     device_ids |= {row.device_id for row in shown}
     by_id = _locked_devices(connection, device_ids)
-    now = database_now(connection)
+    # Once they are locked: what another gateway has committed meanwhile is seen.
     granted = {r.device_id for r in valid if r.product_id is not None and r.device_id in by_id}
-    held = entitlements.c
-    for device_id, product_id in zip(
-        *get(
-            connection,
-            (held.device_id, held.product_id),
-            is_one_of(held.device_id, granted),
-            or_(held.ends_at.is_(None), held.ends_at > now),
-        ),
-        strict=True,
-    ):
-        by_id[device_id].held.add(product_id)
     added = {r.device_id for r in valid if r.kind == "adddevice" and r.device_id is not None}
     named = {r.product_id for r in valid if r.product_id is not None}
-    return Group(
-        now=now,
+    is_one = _is_one(batch)
+    now, held, with_key, known, chains, used = read(
+        connection,
+        _NOW.of(),
+        _HELD.of(ids=listing(granted)),
+        _WITH_KEY.of(ids=listing(added)),
+        _PRODUCTS.of(ids=listing(named)),
+        CHAINS.of(writer=literal(writer)),
+        _USED.of(is_one=is_one),
+    )
+    for device_id, product_id in zip(*held, strict=True):
+        by_id[device_id].held.add(product_id)
+    group = Group(
+        now=now[0][0],
         devices=by_id,
         # Read again: under the lock, what was removed meanwhile shows.
         messages={
             row.message_id: row
             for row in _rows(connection, messages, messages.c.message_id, message_ids)
         },
-        with_key=set(_ids(connection, keys.c.owner, added, keys.c.purpose == "device")),
-        products=set(_ids(connection, products.c.product_id, named)),
+        with_key=set(with_key[0]),
+        products=set(known[0]),
         awaits_resync=any(r.kind == "rehit" for r in valid) and is_recovering(connection),
     )
-
-
-_WITHOUT_WORK = -1
-_DEVICE = (
-    *(devices.c.device_id, devices.c.active, devices.c.added_at, devices.c.removed_at),
-    *(devices.c.blacklisted_at, func.coalesce(device_work.c.wanted, _WITHOUT_WORK)),
-)
-_WITH_WORK = devices.outerjoin(device_work, device_work.c.device_id == devices.c.device_id)
+    by_key = _transactions(connection, is_one) if used[0] else {}
+    return Loaded(group, by_key, newest(connection, writer, chains))
 
 
 def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict[int, Device]:
@@ -91,8 +135,7 @@ def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict
     By primary key, so ascending, and each device before its work: two gateways cannot wait for
     each other in a ring.
     """
-    one_of_them = is_one_of(devices.c.device_id, device_ids)
-    found = get(connection, _DEVICE, one_of_them, source=_WITH_WORK, lock=True)
+    [found] = read(connection, _DEVICES.of(ids=listing(device_ids)))
     by_id = {}
     for device_id, active, added_at, removed_at, blacklisted_at, wanted in zip(*found, strict=True):
         device = Device(device_id, bool(active), added_at, removed_at, blacklisted_at)
@@ -102,14 +145,30 @@ def _locked_devices(connection: Connection, device_ids: Collection[int]) -> dict
     return by_id
 
 
-def _ids(
-    connection: Connection,
-    column: Column[Any],
-    ids: Collection[int],
-    *conditions: ColumnElement[bool],
-) -> list[int]:
-    """Which of the ids have a row."""
-    return get(connection, (column,), is_one_of(column, ids), *conditions)[0] if ids else []
+def _is_one(batch: Sequence[Pending]) -> str:
+    """The condition for the transactions that a group names."""
+    by_client: dict[str, set[str]] = {}
+    for request in batch:
+        if request.transaction_id is not None:
+            by_client.setdefault(request.client_id, set()).add(request.transaction_id)
+    conditions = (
+        f"client_id = {literal(client_id)} AND transaction_id IN ({','.join(map(literal, ids))})"
+        for client_id, ids in by_client.items()
+    )
+    return " OR ".join(conditions) or NOTHING
+
+
+def _transactions(connection: Connection, is_one: str) -> dict[tuple[str, str], Transaction]:
+    rows = connection.exec_driver_sql(
+        "SELECT client_id, transaction_id, body_hash, request_id, accepted_at, message_id"  # noqa: S608 (literals)  # nosec B608
+        f" FROM transactions WHERE {is_one}"
+    )
+    return {
+        (client_id, transaction_id): Transaction(
+            body_hash, request_id, as_time(accepted_at), message_id
+        )
+        for client_id, transaction_id, body_hash, request_id, accepted_at, message_id in rows
+    }
 
 
 def _rows(
@@ -119,14 +178,15 @@ def _rows(
     return connection.execute(select(table).where(column.in_(wanted))).all() if wanted else []
 
 
-def save(connection: Connection, group: Group) -> None:
-    """Write what the group changed, its new messages excepted."""
+def save(connection: Connection, group: Group, script: Script) -> None:
+    """Write what the group changed, its new messages excepted; most of it when the script runs."""
     raised = [device for device in group.devices.values() if device.raised]
-    _write_devices(connection, [device for device in raised if device.is_changed])
-    _write_entitlements(connection, group, raised)
+    _write_devices(script, [device for device in raised if device.is_changed])
+    _end_entitlements(connection, raised)
+    _write_entitlements(script, group, raised)
     _remove_messages(connection, group, raised)
     _seal_messages_again(connection, group, raised)
-    _write_work(connection, group, raised)
+    _write_work(script, group, raised)
     # A plain insert for what is new: another gateway's row is a duplicate key, not overwritten.
     for is_new in (True, False):
         rows = [
@@ -135,10 +195,10 @@ def save(connection: Connection, group: Group) -> None:
             if was_new == is_new
         ]
         columns = ("product_id", "name", "created_at")
-        put(connection, products, columns, rows, () if is_new else ("name",))
+        script.put(products, columns, rows, () if is_new else ("name",))
 
 
-def _write_devices(connection: Connection, changed: Sequence[Device]) -> None:
+def _write_devices(script: Script, changed: Sequence[Device]) -> None:
     changes = ("active", "added_at", "removed_at")
     for is_new in (True, False):
         rows = [
@@ -146,10 +206,10 @@ def _write_devices(connection: Connection, changed: Sequence[Device]) -> None:
             for device in changed
             if device.is_new == is_new
         ]
-        put(connection, devices, ("device_id", *changes), rows, () if is_new else changes)
+        script.put(devices, ("device_id", *changes), rows, () if is_new else changes)
 
 
-def _write_entitlements(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
+def _end_entitlements(connection: Connection, raised: Sequence[Device]) -> None:
     emptied = [device.device_id for device in raised if device.loses_all]
     if emptied:
         connection.execute(delete(entitlements).where(entitlements.c.device_id.in_(emptied)))
@@ -162,6 +222,9 @@ def _write_entitlements(connection: Connection, group: Group, raised: Sequence[D
     if revoked:
         pair = tuple_(entitlements.c.device_id, entitlements.c.product_id)
         connection.execute(delete(entitlements).where(pair.in_(revoked)))
+
+
+def _write_entitlements(script: Script, group: Group, raised: Sequence[Device]) -> None:
     granted = [
         row_of(device.device_id, product_id, *window, group.second)
         for device in raised
@@ -169,7 +232,7 @@ def _write_entitlements(connection: Connection, group: Group, raised: Sequence[D
         if window is not None
     ]
     window = ("starts_at", "ends_at", "ordered_at")
-    put(connection, entitlements, ("device_id", "product_id", *window), granted, window)
+    script.put(entitlements, ("device_id", "product_id", *window), granted, window)
 
 
 def _remove_messages(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
@@ -212,7 +275,7 @@ def _seal_messages_again(connection: Connection, group: Group, raised: Sequence[
     )
 
 
-def _write_work(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
+def _write_work(script: Script, group: Group, raised: Sequence[Device]) -> None:
     """Have the EMMG cover the orders: a row for each new device, others raised where they are."""
     at = group.now
     fresh = [
@@ -220,13 +283,13 @@ def _write_work(connection: Connection, group: Group, raised: Sequence[Device]) 
         for one in raised
         if not one.has_work
     ]
-    put(connection, device_work, _WORK_COLUMNS, fresh)
+    script.put(device_work, _WORK_COLUMNS, fresh)
     alike: dict[tuple[int, int], list[int]] = {}
     for one in raised:
         if one.has_work:
             alike.setdefault((one.raised, one.state_raised), []).append(one.device_id)
     for (count, state), ids in alike.items():
-        connection.exec_driver_sql(_raising(literal(at), count, state, ids))
+        script.add(_raising(literal(at), count, state, ids))
 
 
 _NONE = (0, 0, 0, 0, 0, "{}")

@@ -14,7 +14,6 @@ import secrets
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -24,11 +23,9 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from portcullis.runtime.errors import PortcullisError
 from portcullis.store.applying import Effect, Group, Refusal
-from portcullis.store.bulk import Value, literal, put, row_of
-from portcullis.store.chains import take_numbers
+from portcullis.store.bulk import Script, row_of
 from portcullis.store.database import (
     PATIENCE_S,
-    as_time,
     back_off,
     is_away,
     is_denied,
@@ -51,8 +48,7 @@ class DatabaseDeniedError(DatabaseUnavailableError):
     """The database denies a right that orders need: until it is granted no order is written."""
 
 
-@dataclass(frozen=True)
-class NewRequest:
+class NewRequest(msgspec.Struct, frozen=True):
     """One request as it goes into the tables.
 
     Attributes:
@@ -76,8 +72,7 @@ class NewRequest:
     allows_device: Callable[[int], bool] = lambda _device_id: True
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """Committed. `created`: a product that was not there before."""
 
     request_id: str
@@ -86,8 +81,7 @@ class Accepted:
     created: bool = False
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """Refused with a problem's code. No `request_id`: not even that could be written."""
 
     code: str
@@ -148,73 +142,70 @@ def _is_written(connection: Connection, request_ids: Sequence[str]) -> bool:
     return connection.execute(written.limit(1)).first() is not None
 
 
+_REQUEST = (
+    *("request_id", "client_id", "transaction_id", "kind"),
+    *("device_id", "product_id", "message_id"),
+    *("body", "outcome", "detail"),
+    *("wanted", "received_at", "chain_id", "chain_seq"),
+)
+_TRANSACTION = (
+    *("client_id", "transaction_id", "request_id"),
+    *("body_hash", "message_id", "accepted_at"),
+)
+
+
 def _apply(
     connection: Connection, batch: Sequence[NewRequest], request_ids: list[str], writer: str
 ) -> list[Result]:
     """Write a group; `request_ids`, one for each, are made by the first attempt."""
-    group = load(connection, batch)
+    loaded = load(connection, batch, writer)
+    group, seq = loaded.group, loaded.chain.seq
     request_ids += _request_ids(group.now, len(batch) - len(request_ids))
-    # After the devices are locked: what another gateway has committed meanwhile is seen.
-    known = _known_transactions(connection, batch)
-    request_rows: list[dict[str, Value]] = []
-    transaction_rows: list[dict[str, Value]] = []
+    known: dict[tuple[str, str | None], tuple[bytes, Accepted]] = {
+        key: (one.body_hash, Accepted(one.request_id, one.accepted_at, one.message_id))
+        for key, one in loaded.transactions.items()
+    }
+    request_rows: list[str] = []
+    transaction_rows: list[str] = []
     results: list[Result] = []
     for request, request_id in zip(batch, request_ids, strict=True):
         key = (request.client_id, request.transaction_id)
         if (earlier := known.get(key)) is not None and request.body_hash == earlier[0]:
             results.append(earlier[1])
             continue
-        row: dict[str, Value] = {
-            "request_id": request_id,
-            "client_id": request.client_id,
-            "transaction_id": request.transaction_id,
-            "kind": request.kind,
-            "device_id": request.device_id,
-            "product_id": request.product_id,
-            "message_id": request.message_id,
-            "outcome": ACCEPTED,
-            "detail": None,
-            "wanted": None,
-            "received_at": group.now,
-        }
-        request_rows.append(row)
+        seq += 1
+        outcome, detail = ACCEPTED, None
         try:
             effect = _effect(group, request, is_used=earlier is not None)
         except Refusal as refusal:
-            row |= {"outcome": refusal.code, "detail": refusal.detail[:500]}
-            row["body"] = _json(request.body)
+            effect = Effect(request.device_id, message_id=request.message_id)
+            outcome, detail = refusal.code, refusal.detail[:500]
             results.append(Refused(refusal.code, refusal.detail, request_id))
-            continue
-        if effect.message is not None:
-            effect.message_id = _insert_message(connection, effect.message)
-        row |= {
-            "device_id": effect.device_id,
-            "message_id": effect.message_id,
-            "wanted": effect.wanted,
-            "body": _json({**request.body, **effect.resolved}),
-        }
-        accepted = Accepted(request_id, group.now, effect.message_id, effect.created)
-        results.append(accepted)
-        if request.body_hash is not None:
-            known[key] = (request.body_hash, accepted)
-            transaction_rows.append(
-                {
-                    "client_id": request.client_id,
-                    "transaction_id": request.transaction_id,
-                    "request_id": request_id,
-                    "body_hash": request.body_hash,
-                    "message_id": effect.message_id,
-                    "accepted_at": group.now,
-                }
+        else:
+            if effect.message is not None:
+                effect.message_id = _insert_message(connection, effect.message)
+            accepted = Accepted(request_id, group.now, effect.message_id, effect.created)
+            results.append(accepted)
+            if request.body_hash is not None:
+                known[key] = (request.body_hash, accepted)
+                transaction_rows.append(
+                    row_of(*key, request_id, request.body_hash, effect.message_id, group.now)
+                )
+        request_rows.append(
+            row_of(
+                *(request_id, *key, request.kind),
+                *(effect.device_id, request.product_id, effect.message_id),
+                *(_json({**request.body, **effect.resolved}), outcome, detail),
+                *(effect.wanted, group.now, loaded.chain.chain_id, seq),
             )
-    save(connection, group)
+        )
+    script = Script(connection)
+    save(connection, group, script)
     if request_rows:
-        chain_id, first = take_numbers(connection, writer, len(request_rows))
-        for seq, row in enumerate(request_rows, first):
-            row |= {"chain_id": chain_id, "chain_seq": seq}
-    for table, rows in ((requests, request_rows), (transactions, transaction_rows)):
-        columns = table.columns.keys()
-        put(connection, table, columns, [row_of(*(row[name] for name in columns)) for row in rows])
+        script.add(loaded.chain.taking(len(request_rows)))
+    script.put(requests, _REQUEST, request_rows)
+    script.put(transactions, _TRANSACTION, transaction_rows)
+    script.run()
     return results
 
 
@@ -226,33 +217,6 @@ def _effect(group: Group, request: NewRequest, *, is_used: bool) -> Effect:
     if refusal is not None:
         raise refusal
     return group.apply(request)
-
-
-_Known = dict[tuple[str, str | None], tuple[bytes, Accepted]]
-
-
-def _known_transactions(connection: Connection, batch: Sequence[NewRequest]) -> _Known:
-    by_client: dict[str, set[str]] = {}
-    for request in batch:
-        if request.transaction_id is not None:
-            by_client.setdefault(request.client_id, set()).add(request.transaction_id)
-    known: _Known = {}
-    for client_id, ids in by_client.items():
-        listed = ",".join(map(literal, ids))
-        for (
-            transaction_id,
-            body_hash,
-            request_id,
-            accepted_at,
-            message_id,
-        ) in connection.exec_driver_sql(
-            "SELECT transaction_id, body_hash, request_id, accepted_at, message_id"  # noqa: S608 (literals)  # nosec B608
-            f" FROM transactions WHERE client_id = {literal(client_id)}"
-            f" AND transaction_id IN ({listed})"
-        ):
-            accepted = Accepted(request_id, as_time(accepted_at), message_id)
-            known[client_id, transaction_id] = (body_hash, accepted)
-    return known
 
 
 def _insert_message(connection: Connection, values: Mapping[str, object]) -> int:
