@@ -20,7 +20,7 @@ from portcullis.store.orders import (
 
 GROUP = 500
 """Orders of one transaction."""
-_MOST_S = 0.01
+_MOST_S = 0.02
 
 log = get_logger("portcullis.gateway")
 
@@ -112,13 +112,13 @@ class Writer:
         """Wait for requests; empty when it is time to stop.
 
         Who has just been answered is about to ask again: for as many as were in sight is waited,
-        at most half as long as a group takes, so that they share its statements.
+        at most as long as the last group took, so that they share its statements.
         """
         with self._arrived:
             in_sight = min(GROUP, len(self._group) + len(self._waiting))
             self._group = []
             self._await(1, None)
-            self._await(in_sight, min(self._written_s / 2, _MOST_S))
+            self._await(in_sight, min(self._written_s, _MOST_S))
             size = min(GROUP, len(self._waiting))
             self._group = [self._waiting.popleft() for _ in range(size)]
             metrics.WAITING.set(len(self._waiting))

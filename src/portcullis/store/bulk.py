@@ -142,6 +142,8 @@ class Script:
 
         Without `update` a key that is there raises IntegrityError.
         """
+        if not rows:
+            return
         head = f"INSERT INTO {_quoted(table.name)} ({','.join(columns)}) VALUES "  # noqa: S608 (names of ours, literals)  # nosec B608
         tail = ""
         if update and self._is_mysql:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Table,
+    and_,
     delete,
     func,
     or_,
@@ -236,24 +237,20 @@ def _write_entitlements(script: Script, group: Group, raised: Sequence[Device]) 
 
 
 def _remove_messages(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
-    live = (messages.c.removed_at.is_(None), messages.c.expires_at > group.now)
+    shown = messages.c
+    ended = [
+        and_(shown.device_id == device.device_id, shown.wanted < device.removed_messages_below)
+        for device in raised
+        if device.removed_messages_below
+    ]
     if group.removed_messages:
+        ended.append(shown.message_id.in_(group.removed_messages))
+    for which in ended:
         connection.execute(
             update(messages)
-            .where(messages.c.message_id.in_(group.removed_messages), *live)
+            .where(which, shown.removed_at.is_(None), shown.expires_at > group.now)
             .values(removed_at=group.now)
         )
-    for device in raised:
-        if device.removed_messages_below:
-            connection.execute(
-                update(messages)
-                .where(
-                    messages.c.device_id == device.device_id,
-                    messages.c.wanted < device.removed_messages_below,
-                    *live,
-                )
-                .values(removed_at=group.now)
-            )
 
 
 def _seal_messages_again(connection: Connection, group: Group, raised: Sequence[Device]) -> None:
