@@ -76,6 +76,17 @@ def test_two_that_share_a_name_share_its_numbers(engine: Engine) -> None:
     assert numbers(engine, "a") == list(range(1, 21))
 
 
+def test_no_writer_waits_for_another(mariadb_url: str) -> None:
+    """Though each has its chain's row locked."""
+    engine = engine_for(mariadb_url)
+    put(engine, "a", 1)
+    put(engine, "b", 2)
+    with writing(engine) as one, writing(engine) as other:
+        other.exec_driver_sql("SET innodb_lock_wait_timeout = 1")
+        assert take_numbers(one, "a", 1)[1] == take_numbers(other, "b", 1)[1] == 2
+    engine.dispose()
+
+
 def test_a_restored_database_begins_new_series(engine: Engine) -> None:
     """Of every writer, also twice in a second."""
     put(engine, "a", 1, 2)
