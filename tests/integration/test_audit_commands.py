@@ -273,9 +273,12 @@ def test_what_is_not_in_its_window_is_not_compared(home: Path) -> None:
     ):
         body = {"starts_at": starts_at.isoformat()}
         request = NewRequest(
-            "sms", f"w{number}", "addentitlement", body, bytes([number] * 32), 3, 101 + number % 2
+            *("sms", f"w{number}", "addentitlement", body, bytes([number] * 32)),
+            device_id=3,
+            product_id=101 + number % 2,
+            starts_at=starts_at,
+            ends_at=ends_at,
         )
-        request = NewRequest(**request.__dict__ | {"starts_at": starts_at, "ends_at": ends_at})
         apply_requests(engine, [request])
     engine.dispose()
     (home / "sms.csv").write_text("1,101\n1,102\n2,102\n3,101\n")
