@@ -18,7 +18,7 @@ from portcullis.store.database import engine_for
 def stream(tmp_path: Path) -> Iterator[Stream]:
     """One that airs nothing."""
     engine = engine_for(f"sqlite:///{tmp_path}/a.db")
-    asrun = AsRunReports(AsRunWriter(tmp_path, 90, 1 << 30))
+    asrun = AsRunReports(AsRunWriter(tmp_path, 90, 1 << 30), asyncio.Lock())
     reports = FirstAiringReports(engine)
     yield Stream(
         StreamConfig(), engine, "here", DatabaseClock(), first_airings=reports, asrun=asrun

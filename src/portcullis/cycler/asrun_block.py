@@ -92,16 +92,17 @@ def encode(records: AsRunRecords) -> bytes:
         records["size"].astype(np.int64),
         records["part"].astype(np.int64) << 1 | records["is_message"],
     )
-    chunks = []
-    directory = np.empty(-(-len(records) // _CHUNK), _DIRECTORY)
-    for number in range(len(directory)):
-        start = number * _CHUNK
-        some = [column[start : start + _CHUNK] for column in columns]
-        chunk = zlib.compress(b"".join(_pack(column) for column in some), _LEVEL)
-        entry = (some[0][0], some[0][-1], len(chunk), zlib.crc32(chunk))
-        directory[number] = entry
-        chunks.append(chunk)
-    packed_times = len(times).to_bytes(4, "little") + zlib.compress(_pack(times), _LEVEL)
+    packed = list(zip(*map(_pack, columns), strict=True))
+    chunks = [zlib.compress(b"".join(parts), _LEVEL) for parts in packed]
+    starts = np.arange(0, len(records), _CHUNK)
+    directory = np.empty(len(chunks), _DIRECTORY)
+    directory["first"] = columns[0][starts]
+    directory["last"] = columns[0][np.append(starts[1:], len(records)) - 1]
+    directory["bytes"] = [len(chunk) for chunk in chunks]
+    directory["crc"] = [zlib.crc32(chunk) for chunk in chunks]
+    packed_times = len(times).to_bytes(4, "little") + zlib.compress(
+        b"".join(_pack_rows(times[np.newaxis])), _LEVEL
+    )
     span = int(times[0]), int(times[-1])
     data = sum(map(len, chunks))
     index = directory.tobytes() + packed_times
@@ -177,28 +178,31 @@ def read_records(
         yield records
 
 
-def _pack(values: NDArray[np.int64]) -> bytes:
-    """A column: as it is or as differences, whichever says less; bytes by significance."""
-    base, first = int(values.min()), int(values[0])
-    plain = values - base
-    if not plain.any():
-        return _COLUMN.pack(0, base, first)
-    differences = np.empty_like(values)
-    differences[0] = 0
-    np.subtract(values[1:], values[:-1], out=differences[1:])
-    lowest = int(differences.min())
-    differences -= lowest
-    is_delta = _weight(differences) < _weight(plain)
-    taken = differences if is_delta else plain
-    width = (int(taken.max()).bit_length() + 7) // 8
-    planes = taken.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :width].T
-    flags = width | (_IS_DELTA if is_delta else 0)
-    return _COLUMN.pack(flags, lowest if is_delta else base, first) + planes.tobytes()
+def _pack(values: NDArray[np.int64]) -> list[bytes]:
+    """A column, chunk by chunk."""
+    whole = len(values) // _CHUNK * _CHUNK
+    packed = list(_pack_rows(values[:whole].reshape(-1, _CHUNK))) if whole else []
+    if whole < len(values):
+        packed += _pack_rows(values[np.newaxis, whole:])
+    return packed
 
 
-def _weight(values: NDArray[np.int64]) -> tuple[int, int]:
-    """How much a column says: its bytes that are not zero, then its sum."""
-    return int(np.count_nonzero(values.view(np.uint8))), int(values.sum())
+def _pack_rows(values: NDArray[np.int64]) -> Iterator[bytes]:
+    """Rows, each as it is or as differences, whichever says less; bytes by significance."""
+    first, base = values[:, 0].copy(), values.min(1)
+    plain = values - base[:, np.newaxis]
+    differences = np.zeros_like(values)
+    np.subtract(values[:, 1:], values[:, :-1], out=differences[:, 1:])
+    lowest = differences.min(1)
+    differences -= lowest[:, np.newaxis]
+    is_delta = differences.sum(1) < plain.sum(1)
+    offsets = np.where(is_delta, lowest, base).tolist()
+    columns = (is_delta.tolist(), offsets, first.tolist())
+    for number, (delta, offset, begin) in enumerate(zip(*columns, strict=True)):
+        taken = differences[number] if delta else plain[number]
+        width = (int(taken.max()).bit_length() + 7) // 8
+        planes = taken.view(np.uint8).reshape(-1, 8)[:, :width].T
+        yield _COLUMN.pack(width | (_IS_DELTA if delta else 0), offset, begin) + planes.tobytes()
 
 
 def _unpack(data: bytes, counts: Sequence[int]) -> list[NDArray[np.int64]]:

@@ -84,11 +84,11 @@ def _streams(
     config: CyclerConfig, engine: Engine, clock: DatabaseClock, first_airings: FirstAiringReports
 ) -> list[Stream]:
     holder = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
-    streams = []
+    streams, turn = [], asyncio.Lock()
     for one in config.stream:
         directory = Path(config.asrun_dir) / one.name.replace(":", "-")
         keep_bytes = config.asrun_keep_mb << 20
-        asrun = AsRunReports(AsRunWriter(directory, config.asrun_keep_days, keep_bytes))
+        asrun = AsRunReports(AsRunWriter(directory, config.asrun_keep_days, keep_bytes), turn)
         streams.append(Stream(one, engine, holder, clock, first_airings=first_airings, asrun=asrun))
     return streams
 

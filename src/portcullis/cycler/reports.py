@@ -66,10 +66,15 @@ class AsRunReports:
         counts: errors, and records lost because the disk refused them too long.
     """
 
-    def __init__(self, writer: AsRunWriter) -> None:
+    def __init__(self, writer: AsRunWriter, turn: asyncio.Lock) -> None:
+        """Take where to write, and what all streams' reports take turns by.
+
+        Writing at once, their threads would hold up each other, and what airs.
+        """
         self.batch = Batch()
         self.counts: Counter[str] = Counter()
         self.writer = writer
+        self._turn = turn
         self._trouble: str | None = None
 
     def notice(self) -> str | None:
@@ -86,19 +91,24 @@ class AsRunReports:
         """Write what has been aired since the last call."""
         if not len(self.batch):
             return
-        batch, self.batch = self.batch, Batch()
-        try:
-            evicted = await in_thread(self.writer.write, batch)
-        except AsRunError as error:
-            self.counts["errors"] += 1
-            self._trouble = str(error)
-            log.error("cannot write the as-run log", reason=str(error))  # noqa: TRY400 (says all)
-            batch.append(self.batch.records())
-            self.batch = batch
-            if len(batch) > MAX_UNWRITTEN:
-                self.counts["lost_records"] += len(batch)
-                self.batch = Batch()
-            return
+        async with self._turn:
+            batch, self.batch = self.batch, Batch()
+            try:
+                evicted = await in_thread(self.writer.write, batch)
+            except AsRunError as error:
+                self._keep(batch, str(error))
+                return
         self._trouble = None
         for path in evicted:
             log.warning("as-run file evicted", file=str(path))
+
+    def _keep(self, batch: Batch, reason: str) -> None:
+        """Have a batch that was not taken written with the next, or lost if it is too much."""
+        self.counts["errors"] += 1
+        self._trouble = reason
+        log.error("cannot write the as-run log", reason=reason)
+        batch.append(self.batch.records())
+        self.batch = batch
+        if len(batch) > MAX_UNWRITTEN:
+            self.counts["lost_records"] += len(batch)
+            self.batch = Batch()
