@@ -13,7 +13,7 @@ from bench.processes import PORTCULLIS
 from bench.result import Criterion, Result
 
 MOST_KBIT_S = 65535  # what stream_BW_request can ask for
-_STREAMS = 8  # one such stream leaves most of a core idle
+_STREAMS = 12  # one such stream leaves nine tenths of a core idle
 # Every class has something due at any time, and together more than the bandwidth carries.
 _CLASSES = """
 [[cycler.stream.class]]
