@@ -42,7 +42,7 @@ REASONS: Mapping[str, str] = {
     "air": "of 1.15 µs a packet with twelve streams, to make packets and messages takes 0.3, to"
     " choose them 0.28, the as-run log and all other threads 0.28, to send 0.12; C takes 0.33 in"
     " all. One stream alone wakes up 250 times a second for 174 packets, and finds its caches cold",
-    "gateway": "a group of 64 orders is five round trips of the one writer, and its rows take the"
+    "gateway": "a group of 64 orders is six round trips of the one writer, and its rows take the"
     " database 110 µs an order; HTTP work of the next group beside it costs more than it saves, as"
     " the two threads then wait for each other's interpreter",
     "latency": "an order takes 8 ms of CPU of all services together, so two cores are busy for"

@@ -64,7 +64,6 @@ def engine_for(url: str, *, pool_size: int = 5, answer_s: float | None = 30.0) -
         max_overflow=0,
         pool_timeout=_POOL_S,
         pool_recycle=1800,
-        pool_reset_on_return=None,  # a Connection of SQLAlchemy has ended its transaction
         hide_parameters=True,
         skip_autocommit_rollback=True,
         connect_args={
