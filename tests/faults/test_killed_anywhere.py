@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from demo.ledger import rfc3339
 from portcullis.cycler.asrun import query
 from portcullis.scheduler.leadership import LEASE
+from portcullis.store.claims import read_claims
 from portcullis.store.database import database_now, writing
 from portcullis.store.partitions import first_id, requests_partitions
 from portcullis.store.schema import device_work, keys, leases, requests
@@ -219,10 +220,11 @@ def claims_back(engine: Engine) -> float:
     """Wait until all that is claimed now has been sealed; monotonic time."""
     work = device_work.c
     with engine.connect() as connection:
+        ids = [device_id for one in read_claims(connection) for device_id in one.device_ids]
         rows = connection.execute(
-            select(work.device_id, work.claim_wanted).where(work.claim_token.is_not(None))
+            select(work.device_id, work.wanted).where(work.device_id.in_(ids))
         ).all()
-    claimed: dict[int, int] = {one.device_id: one.claim_wanted for one in rows}
+    claimed: dict[int, int] = {one.device_id: one.wanted for one in rows}
     end = time.monotonic() + REACHED_WITHIN_S
     while claimed:
         with engine.connect() as connection:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from house import House, wait_until
-from sqlalchemy import Engine, Row, select
+from sqlalchemy import Engine, select
 
+from portcullis.store.claims import Claim, read_claims
 from portcullis.store.database import database_now, engine_for
 from portcullis.store.schema import device_work
 
 HOLD = timedelta(seconds=1)
-WORK = (device_work.c.claim_token, device_work.c.due_at, device_work.c.sealed)
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -25,10 +25,16 @@ def engine(mariadb_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def work(engine: Engine) -> "Row[tuple[str | None, object, int]]":
-    """How the only device stands: claim, when it comes due, orders sealed."""
+def claims(engine: Engine) -> list[Claim]:
+    """Who works on the only device."""
     with engine.connect() as connection:
-        return connection.execute(select(*WORK)).one()
+        return read_claims(connection)
+
+
+def sealed(engine: Engine) -> int:
+    """How many of its orders are sealed."""
+    with engine.connect() as connection:
+        return connection.execute(select(device_work.c.sealed)).scalar_one()
 
 
 def test_a_batch_that_takes_long_keeps_its_claims_and_a_dead_emmg_does_not(
@@ -45,17 +51,17 @@ def test_a_batch_that_takes_long_keeps_its_claims_and_a_dead_emmg_does_not(
         with house.sms() as sms:
             added = sms.post("/adddevice", json={"transaction_id": "t1", "device_id": "7"})
             assert added.status_code == 202, added.text
-        wait_until(lambda: work(engine).claim_token is not None, "a claim")
-        claimed = work(engine)
-        wait_until(lambda: work(engine).due_at > claimed.due_at + HOLD, "the claim held on to")
-        assert work(engine).claim_token == claimed.claim_token
+        wait_until(lambda: bool(claims(engine)), "a claim")
+        (claimed,) = claims(engine)
+        wait_until(lambda: claims(engine)[0].until > claimed.until + HOLD, "the claim held on to")
+        assert claims(engine)[0].token == claimed.token
         first.kill()
         with engine.connect() as connection:
-            assert work(engine).due_at <= database_now(connection) + HOLD
-        assert work(engine).sealed == 0
+            assert claims(engine)[0].until <= database_now(connection) + HOLD
+        assert sealed(engine) == 0
         encryptor.go_on()
         second = house.start("emmg", emmg__claim_hold="1s")
         second.wait_ready()
-        wait_until(lambda: work(engine).sealed == 1, "sealed by another EMMG")
+        wait_until(lambda: sealed(engine) == 1, "sealed by another EMMG")
     finally:
         house.close()

@@ -166,7 +166,7 @@ def _sealing(engine: Engine) -> None:
     claims = claim(engine, "t", _BATCH, timedelta(seconds=30))
     assert len(claims) == _BATCH
     assert claimed(engine, "t") != []
-    hold_on(engine, {"t": [one.device_id for one in claims]}, timedelta(seconds=30))
+    hold_on(engine, ["t"], timedelta(seconds=30))
     read_orders(engine, [one.device_id for one in claims])
     done = [
         Finished(

@@ -27,8 +27,8 @@ async def keep_claims(engine: Engine, workers: Sequence[Worker], hold: Duration)
     before: Collection[str] = ()
     while True:
         await asyncio.sleep(hold / _PARTS)
-        now = {worker.token: worker.device_ids for worker in workers if worker.token is not None}
-        if lasting := {token: ids for token, ids in now.items() if token in before}:
+        now = [worker.token for worker in workers if worker.token is not None]
+        if lasting := [token for token in now if token in before]:
             try:
                 await in_thread(hold_on, engine, lasting, hold.delta)
             except SQLAlchemyError as error:

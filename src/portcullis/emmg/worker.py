@@ -81,8 +81,6 @@ class Worker:
         """Why the last round failed; None when it did not."""
         self.token: str | None = None
         """Under which the batch at hand is claimed."""
-        self.device_ids: Sequence[int] = ()
-        """The devices of that batch, once they are known."""
         self._limit = config.batch
         """Devices to claim: fewer after a batch that took the encryptor away."""
         self._goes_on = False
@@ -132,7 +130,6 @@ class Worker:
             claims = claim(self._engine, self.token, self._limit, hold)
         else:
             claims = claimed(self._engine, self.token)
-        self.device_ids = [claimed.device_id for claimed in claims]
         self._goes_on, self._is_idle = len(claims) >= self._limit, not claims
         if claims:
             self._work_on(claims, self.token)
@@ -147,7 +144,7 @@ class Worker:
         return self._limit < self._config.batch
 
     def _work_on(self, claims: Sequence[Claimed], token: str) -> None:
-        ids = self.device_ids
+        ids = [claimed.device_id for claimed in claims]
         try:
             spoiling = self._halve(claims, token)
         except (EncryptorUnavailableError, ClocksDisagreeError) as error:

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
@@ -91,8 +92,19 @@ class _Literal(UserDefinedType[str]):
 
 def is_one_of(column: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
     """The condition that a column of integers has one of the values; false where there are none."""
-    listed = bindparam(None, listing(ids), type_=_Literal(), literal_execute=True, unique=True)
-    return column.bool_op("IN")(listed)
+    wanted = sorted(set(map(int, ids)))
+    if wanted and wanted[-1] - wanted[0] < len(wanted):
+        return _span(column, wanted)
+    return column.bool_op("IN")(_literal(listing(wanted)))
+
+
+def _span(column: Column[Any], wanted: Sequence[int]) -> ColumnElement[bool]:
+    """From the first to the last."""
+    return column.bool_op("BETWEEN")(_literal(f"{wanted[0]} AND {wanted[-1]}"))
+
+
+def _literal(sql: str) -> BindParameter[str]:
+    return bindparam(None, sql, type_=_Literal(), literal_execute=True, unique=True)
 
 
 def listing(ids: Iterable[int]) -> str:
@@ -107,17 +119,10 @@ def is_among(column: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
     between that another holds: only for reads without locks, and for an UPDATE, which does not.
     """
     wanted = sorted(set(map(int, ids)))
-    if not wanted or wanted[-1] - wanted[0] >= _CLOSE * len(wanted):
+    if not wanted or not len(wanted) <= wanted[-1] - wanted[0] < _CLOSE * len(wanted):
         return is_one_of(column, wanted)
-    ends = f"{wanted[0]} AND {wanted[-1]}"
-    span = column.bool_op("BETWEEN")(
-        bindparam(None, ends, type_=_Literal(), literal_execute=True, unique=True)
-    )
-    if wanted[-1] - wanted[0] < len(wanted):
-        return span
-    listed = bindparam(None, listing(wanted), type_=_Literal(), literal_execute=True, unique=True)
     # An index cannot be asked for an expression: the optimizer keeps to the span.
-    return and_(span, (column + 0).bool_op("IN")(listed))
+    return and_(_span(column, wanted), (column + 0).bool_op("IN")(_literal(listing(wanted))))
 
 
 class Script:

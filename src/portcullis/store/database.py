@@ -86,8 +86,8 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:  # noqa: ANN401 (
 
 
 def _sqlite_begin(connection: Connection) -> None:
-    # A reader that later writes would fail at once when another has written in between, and
-    # SKIP LOCKED means nothing here: writers take the write lock when they begin.
+    # A reader that later writes would fail at once when another has written in between: writers
+    # take the write lock when they begin.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine, Row, RowMapping, and_, case, select, update
+from sqlalchemy import Engine, Row, RowMapping, and_, case, false, select, update
 
+from portcullis.store.claims import let_go, read_claim
 from portcullis.store.database import database_now, retried, writing
 from portcullis.store.schema import device_work
 
@@ -39,22 +40,27 @@ def _let_go(
 ) -> None:
     work = device_work.c
     with writing(engine) as connection:
+        mine = read_claim(connection, token, lock=True)
+        if mine is None:
+            return
         now = database_now(connection)
-        mine = and_(work.claim_token == token, work.device_id.in_(device_ids))
-        over = and_(work.tries >= MAX_TRIES, work.wanted == work.claim_wanted)
-        failed = over if counts else work.device_id.is_(None)
+        ours = sorted(mine.device_ids.intersection(device_ids))
+        tries = work.tries + 1 if counts else work.tries
+        failed = tries >= MAX_TRIES if counts else false()
         connection.execute(
             update(device_work)
-            .where(mine)
+            .where(work.device_id.in_(ours))
+            # MySQL assigns from left to right: what others are computed from goes last.
             .ordered_values(
                 (work.failed_at, case((failed, now), else_=None)),
                 (work.due_at, case((failed, None), else_=now + again_after)),
                 (work.last_error, error[:500]),
-                (work.tries, work.tries if counts else work.tries - 1),
+                (work.tries, tries),
                 (work.claim_token, None),
                 (work.claim_wanted, None),
             )
         )
+        let_go(connection, mine, ours)
 
 
 def failed_devices(engine: Engine) -> Sequence[RowMapping]:

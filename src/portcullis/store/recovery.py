@@ -16,7 +16,15 @@ from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.chains import begin_series, record_key_event
 from portcullis.store.database import chunked, database_now, greatest, writing
 from portcullis.store.keys import key_row, record_chain_made
-from portcullis.store.schema import device_work, feed, keys, messages, recoveries, transactions
+from portcullis.store.schema import (
+    claims,
+    device_work,
+    feed,
+    keys,
+    messages,
+    recoveries,
+    transactions,
+)
 
 _LOST_MESSAGES = 10_000_000
 """More messages than can have been ordered since any backup worth restoring."""
@@ -50,6 +58,7 @@ def declare_restored(engine: Engine, backup_at: datetime) -> None:
         timeline = greatest(feed.c.timeline + 1, int(now.timestamp()))
         connection.execute(update(feed).where(feed.c.id == 1).values(timeline=timeline))
         begin_series(connection)
+        connection.execute(claims.delete())
         connection.execute(
             update(device_work)
             .where(device_work.c.due_at.is_not(None))

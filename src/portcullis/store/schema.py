@@ -1,8 +1,8 @@
 """The tables. Each names the room that writes it; times are UTC with microseconds.
 
-`device_work.due_at` makes queue, claim and crash recovery one thing: NULL is
-clean; else the row may be claimed from then on. A claim moves it to the
-claim's deadline, so the work of a killed EMMG comes due by itself.
+`device_work.due_at` is the queue: NULL is clean; else the row may be claimed from
+then on. A claim is a row of `claims` and leaves `device_work` alone, until what was
+sealed is written; it ends by itself, so the work of a killed EMMG is taken over.
 """
 
 from datetime import UTC, datetime
@@ -202,8 +202,8 @@ device_work = Table(
     Column("priority", SmallInteger, nullable=False),
     Column("dirty_at", UtcDateTime),  # since when; NULL: clean
     Column("due_at", UtcDateTime),  # NULL: clean or failed
-    Column("claim_token", _ascii(32)),
-    Column("claim_wanted", BigInteger),  # `wanted` when it was claimed
+    Column("claim_token", _ascii(32)),  # of an EMMG of a release before `claims`; else NULL
+    Column("claim_wanted", BigInteger),  # `wanted` when that claimed it
     Column("tries", Integer, nullable=False, default=0),
     Column("failed_at", UtcDateTime),  # given up until the next order or a retry by hand
     Column("last_error", _exact(500)),
@@ -213,6 +213,18 @@ device_work = Table(
     # Each sealing writes it twice: the queue, and behind the clean ones' NULL the age of states.
     Index(None, "priority", "due_at", "state_sealed_at"),
     Index(None, "failed_at"),
+)
+
+# emmg: which devices are being sealed, by whom. The row of the empty token is a gate: who claims
+# holds its lock.
+claims = Table(
+    "claims",
+    metadata,
+    Column("token", _ascii(32), primary_key=True),
+    Column("claimed_at", UtcDateTime, nullable=False),  # numbers are made of it
+    Column("claimed_until", UtcDateTime, nullable=False),  # others may take it over from then on
+    Column("devices", Integer, nullable=False),
+    Column("device_ids", _LONG_TEXT, nullable=False),  # 1,3-5: in ascending order
 )
 
 # scheduler (device keys: by import). `sealed_key` opens only in the encryptor, which checks

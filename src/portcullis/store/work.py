@@ -1,23 +1,25 @@
 """The work of an EMMG: claim dirty devices, read what they are to be told, write it sealed.
 
 The claim protocol in three steps, none of which holds a lock across an RPC:
-`claim` takes devices and their numbers in a short transaction; `read_orders`
-reads what was ordered; `finish` writes only where the claim is still ours.
+`claim` takes devices and chooses their numbers in a short transaction; `read_orders`
+reads what was ordered; `finish` writes, numbers too, only where the claim is still ours.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import gt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Engine,
-    and_,
+    Select,
     case,
+    false,
     func,
     literal_column,
     or_,
@@ -28,11 +30,20 @@ from sqlalchemy import (
 
 from portcullis.emm import Kind
 from portcullis.store.bulk import get, is_among, is_one_of, listing, literal, put
+from portcullis.store.claims import (
+    Claim,
+    devices_claimed,
+    enter,
+    is_free,
+    let_go,
+    read_claim,
+    read_claims,
+    runs_of,
+    write_claim,
+)
 from portcullis.store.database import (
     as_time,
-    chunked,
     database_now,
-    greatest,
     retried,
     see_uncommitted,
     utc_now,
@@ -43,20 +54,20 @@ from portcullis.store.held import HeldError, read_held
 from portcullis.store.schema import (
     PRIORITIES,
     airings,
+    claims,
     device_work,
     emms,
     messages,
 )
 
 _LONGEST_WAIT = timedelta(minutes=10)
-_AHEAD = 2
-"""So many times as many devices are looked at as are to be claimed: others claim the first."""
 
 
 class Claimed(NamedTuple):
-    """A device that is ours until the claim's deadline. `wanted`: the orders it must cover.
+    """A device that is ours until the claim ends. `wanted`: the orders it must cover.
 
-    `held` None: the column is damaged, and no state can be sealed. `parts`: of the state in `emms`.
+    `held` None: the column is damaged, and no state can be sealed. `before`: epoch, sequence and
+    orders sealed, as they are while nobody else writes.
     """
 
     device_id: int
@@ -68,84 +79,73 @@ class Claimed(NamedTuple):
     tries: int
     held: Mapping[int, int] | None
     dirty_at: datetime | None = None
-    parts: int = 0
+    before: tuple[int, int, int] = (0, 0, 0)
 
 
 def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claimed]:
-    """Claim up to `limit` due devices, fresh orders first, and take their state numbers.
+    """Claim up to `limit` due devices, fresh orders first, and choose their state numbers.
 
     The number is max(held + 1, Unix seconds by the database): a head-end restored from a
     backup is ahead of all it ever aired.
     """
-    work = device_work.c
     with writing(engine) as connection:
         see_uncommitted(connection)
-        now, priorities = _due(connection, hold)
-        ids = _lock_due(connection, priorities, now, hold, limit)
+        now = database_now(connection)
+        enter(connection, now)
+        # Before the queue: who lets go of a device has taken it from there.
+        known = read_claims(connection)
+        held = [one for one in known if now < one.until <= _latest(now, hold)]
+        ids = _due_ids(connection, now, hold, limit, is_free(device_work.c.device_id, held))
         if not ids:
             return []
-        here = is_among(work.device_id, ids)
-        connection.execute(
-            update(device_work)
-            .where(here)
-            .values(
-                sequence=case(
-                    (
-                        work.state_wanted > work.state_sealed,
-                        greatest(work.sequence + 1, int(now.timestamp())),
-                    ),
-                    else_=work.sequence,
-                ),
-                claim_token=token,
-                claim_wanted=work.wanted,
-                due_at=now + hold,
-                tries=work.tries + 1,
-            )
-        )
-        return _claimed(connection, here)
+        mine = set(ids)
+        for one in known:
+            if one.token == token:
+                mine |= one.device_ids
+            elif one not in held and not mine.isdisjoint(one.device_ids):
+                let_go(connection, one, ids)
+        write_claim(connection, Claim(token, now, now + hold, runs_of(mine)))
+    with engine.connect() as connection:
+        return _claimed(connection, ids, now)
 
 
-def _lock_due(
-    connection: Connection,
-    priorities: Sequence[int],
-    now: datetime,
-    hold: timedelta,
-    limit: int,
+def _due_ids(
+    connection: Connection, now: datetime, hold: timedelta, limit: int, where: ColumnElement[bool]
 ) -> list[int]:
-    """Lock up to `limit` due devices that nobody else has locked.
-
-    The head of the queue is where all look, and full of entries that others have just taken away:
-    it is read without locks, and what it names is locked by device.
-    """
-    work = device_work.c
+    """Up to `limit` due devices, fresh orders first."""
     ids: list[int] = []
-    for priority in priorities:
-        is_due = and_(
-            work.priority == priority,
-            or_(work.due_at <= now, work.due_at > _latest(now, hold)),
-        )
-        queue = select(work.device_id).where(is_due).order_by(work.due_at).limit(_AHEAD * limit)
-        (queued,) = get(connection, (queue.subquery().c.device_id,))
-        for some in chunked(queued, limit):
-            free = (
-                select(work.device_id)
-                .where(is_among(work.device_id, some), is_due)
-                .limit(limit - len(ids))
-                .with_for_update(skip_locked=True)
-                .subquery()
-            )
-            ids += get(connection, (free.c.device_id,))[0]
-            if len(ids) >= limit:
-                return ids
+    for priority in PRIORITIES:
+        queue = _queue(priority, now, hold).where(where).limit(limit - len(ids)).subquery()
+        ids += get(connection, (queue.c.device_id,))[0]
+        if len(ids) >= limit:
+            break
     return ids
 
 
+def _queue(priority: int, now: datetime, hold: timedelta) -> Select[tuple[int]]:
+    """What is due, claimed or not, in the order in which it came due."""
+    work = device_work.c
+    due = or_(work.due_at <= now, work.due_at > _latest(now, hold))
+    return select(work.device_id).where(work.priority == priority, due).order_by(work.due_at)
+
+
 def is_any_due(engine: Engine, hold: timedelta) -> bool:
-    """Whether there may be something to claim: what an idle EMMG asks, in one statement."""
+    """Whether there may be something to claim: what an idle EMMG asks, mostly in one statement.
+
+    There is if more devices are due than are claimed.
+    """
     with engine.connect() as connection:
         see_uncommitted(connection)
-        _, priorities = _due(connection, hold)
-    return bool(priorities)
+        now, priorities = _due(connection, hold)
+        if not priorities:
+            return False
+        claimed = devices_claimed(connection, now, _latest(now, hold))
+        for priority in priorities:
+            queue = _queue(priority, now, hold).limit(claimed + 1).subquery()
+            claimed -= connection.execute(select(func.count()).select_from(queue)).scalar_one()
+            if claimed < 0:
+                return True
+        return False
 
 
 _ENDS = select(
@@ -175,51 +175,55 @@ def _latest(now: datetime, hold: timedelta) -> datetime:
 
 
 @retried
-def hold_on(engine: Engine, batches: Mapping[str, Collection[int]], hold: timedelta) -> None:
-    """Put off when claims come due, for batches that take long; one that was lost stays lost.
-
-    batches: token → the devices claimed under it.
-    """
-    work = device_work.c
+def hold_on(engine: Engine, tokens: Collection[str], hold: timedelta) -> None:
+    """Put off when claims end, for batches that take long; one that was lost stays lost."""
     with writing(engine) as connection:
-        due_at = database_now(connection) + hold
-        for token, device_ids in batches.items():
-            connection.execute(
-                update(device_work)
-                .where(is_among(work.device_id, device_ids), work.claim_token == token)
-                .values(due_at=due_at)
-            )
+        until = database_now(connection) + hold
+        connection.execute(
+            update(claims).where(claims.c.token.in_(tokens)).values(claimed_until=until)
+        )
 
 
 def claimed(engine: Engine, token: str) -> list[Claimed]:
     """What is claimed under a token: after a fault that hid whether the claim was committed.
 
-    Found among the few that have not come due; one that has is claimed anew by whoever is first.
+    One that has ended is claimed anew by whoever is first.
     """
-    work = device_work.c
     with engine.connect() as connection:
-        now = database_now(connection)
-        return _claimed(
-            connection,
-            and_(work.priority.in_(PRIORITIES), work.due_at > now, work.claim_token == token),
-        )
+        mine = read_claim(connection, token)
+        if mine is None or mine.until <= database_now(connection):
+            return []
+        return _claimed(connection, mine.device_ids, mine.at)
 
 
 _CLAIMED = (
-    *(device_work.c.device_id, device_work.c.wanted),
-    *(device_work.c.state_wanted, device_work.c.state_sealed),
-    *(device_work.c.epoch, device_work.c.sequence, device_work.c.cause, device_work.c.tries),
-    *(device_work.c.held, device_work.c.dirty_at, func.coalesce(emms.c.parts, 0)),
+    *(device_work.c.device_id, device_work.c.wanted, device_work.c.state_wanted),
+    *(device_work.c.state_sealed, device_work.c.epoch, device_work.c.sequence),
+    *(device_work.c.cause, device_work.c.tries, device_work.c.held, device_work.c.dirty_at),
+    device_work.c.sealed,
 )
-_STATE = and_(emms.c.device_id == device_work.c.device_id, emms.c.message_id == 0, emms.c.part == 1)
 
 
-def _claimed(connection: Connection, where: ColumnElement[bool]) -> list[Claimed]:
-    device_id, wanted, state, sealed, *others, held, dirty_at, parts = get(
-        connection, _CLAIMED, where, source=device_work.outerjoin(emms, _STATE)
+def _claimed(connection: Connection, ids: Collection[int], at: datetime) -> list[Claimed]:
+    """Devices claimed at a time, as committed: what was read of the queue may not have been."""
+    found = get(
+        connection,
+        _CLAIMED,
+        is_among(device_work.c.device_id, ids),
+        device_work.c.due_at.is_not(None),
     )
-    seals_state = map(gt, state, sealed)
-    fields = (device_id, wanted, seals_state, *others, map(_held, held), dirty_at, parts)
+    device_id, wanted, state, state_sealed, epoch, sequence, cause, tries, held, dirty_at, done = (
+        found
+    )
+    seals_state = list(map(gt, state, state_sealed))
+    least = int(at.timestamp())
+    numbers = (
+        max(n + 1, least) if new else n for n, new in zip(sequence, seals_state, strict=True)
+    )
+    fields = (
+        *(device_id, wanted, seals_state, epoch, numbers, cause, (n + 1 for n in tries)),
+        *(map(_held, held), dirty_at, zip(epoch, sequence, done, strict=True)),
+    )
     return list(map(Claimed._make, zip(*fields, strict=True)))
 
 
@@ -254,88 +258,103 @@ class Finished(NamedTuple):
     held: Mapping[int, int] | None
 
 
+@retried
 def finish(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
     """Write what was sealed, for the devices whose claim is still ours; returns those."""
-    batch = sorted(batch, key=lambda done: done.claimed.device_id)  # as all lock rows
-    while batch:
-        try:
-            _write(engine, token, batch)
-            break
-        except _LostError:
-            ours = _still_ours(engine, token, batch)
-            batch = [done for done in batch if done.claimed.device_id in ours]
-    return {done.claimed.device_id for done in batch}
-
-
-class _LostError(Exception):
-    """Another has taken over some device of a batch: nothing of it is written."""
-
-
-def _still_ours(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
-    work = device_work.c
-    here = is_among(work.device_id, (done.claimed.device_id for done in batch))
-    with engine.connect() as connection:
-        return set(get(connection, (work.device_id,), here, work.claim_token == token)[0])
-
-
-@retried
-def _write(engine: Engine, token: str, batch: Sequence[Finished]) -> None:
     with writing(engine) as connection:
+        mine = read_claim(connection, token, lock=True)
+        if mine is None:
+            return set()
         now = database_now(connection)
-        _settle(connection, token, batch, now)
+        ours = mine.device_ids.intersection(done.claimed.device_id for done in batch)
+        batch = [done for done in batch if done.claimed.device_id in ours]
+        rows = _lock(connection, ours)
+        # Also an EMMG of a release before `claims` has written nothing meanwhile.
+        batch = [done for done in batch if rows[done.claimed.device_id][1:] == done.claimed.before]
+        written = {done.claimed.device_id for done in batch}
+        if batch:
+            _settle(connection, batch, {one: rows[one][0] for one in written}, now)
+        let_go(connection, mine, ours)
         if any(done.emms for done in batch):
             _write_airings(connection, batch, now)
             _write_emms(connection, batch, now)
+        return written
 
 
-def _settle(connection: Connection, token: str, batch: Sequence[Finished], now: datetime) -> None:
-    """Let go of the devices, with what is sealed for them; raises _LostError."""
+def _lock(connection: Connection, ids: Collection[int]) -> Mapping[int, tuple[int, int, int, int]]:
+    """Device → wanted, epoch, sequence and orders sealed, as they now stay."""
     work = device_work.c
-    here = is_among(work.device_id, (done.claimed.device_id for done in batch))
-    still_dirty = work.wanted > work.claim_wanted
-    with_state = _is_with_state(batch)
-    written = connection.execute(
+    device_id, *now = get(
+        connection,
+        (work.device_id, work.wanted, work.epoch, work.sequence, work.sealed),
+        is_one_of(work.device_id, sorted(ids)),
+        lock=True,
+    )
+    return dict(zip(device_id, zip(*now, strict=True), strict=True))
+
+
+def _settle(
+    connection: Connection, batch: Sequence[Finished], wanted: Mapping[int, int], now: datetime
+) -> None:
+    """Have the queue and the devices' rows say what is sealed.
+
+    wanted: device → orders by now; where they are more than were claimed, it stays dirty.
+    """
+    work = device_work.c
+    ours = [done.claimed for done in batch]
+    ids = [one.device_id for one in ours]
+    dirty = {one.device_id: one.wanted for one in ours if wanted[one.device_id] > one.wanted}
+    seals_state = [one.device_id for one in ours if one.seals_state]
+    with_state = true() if len(seals_state) == len(ids) else is_among(work.device_id, seals_state)
+    still_dirty = is_one_of(work.device_id, dirty) if dirty else false()
+    covered = _each(work.wanted, dirty, ids)
+    numbers = {one.device_id: one.sequence for one in ours if one.seals_state}
+    held = {
+        done.claimed.device_id: json.dumps(done.held, sort_keys=True)
+        for done in batch
+        if done.held != done.claimed.held
+    }
+    connection.execute(
         update(device_work)
-        .where(here, work.claim_token == token)
-        # MySQL assigns from left to right: claim_wanted and claim_token go last.
-        .ordered_values(
-            (work.held, _held_now(batch)),
-            (work.state_sealed, case((with_state, work.claim_wanted), else_=work.state_sealed)),
-            (work.state_sealed_at, case((with_state, now), else_=work.state_sealed_at)),
-            (work.dirty_at, case((still_dirty, now), else_=None)),
-            (work.due_at, case((still_dirty, now), else_=None)),
-            (work.sealed, work.claim_wanted),
-            (work.tries, 0),
-            (work.last_error, None),
-            (work.claim_token, None),
-            (work.claim_wanted, None),
+        .where(is_among(work.device_id, ids))
+        .values(
+            held=_each(work.held, held, ids),
+            sequence=_each(work.sequence, numbers, ids),
+            state_sealed=case((with_state, covered), else_=work.state_sealed),
+            state_sealed_at=case((with_state, now), else_=work.state_sealed_at),
+            dirty_at=case((still_dirty, now), else_=None),
+            due_at=case((still_dirty, now), else_=None),
+            sealed=covered,
+            tries=0,
+            last_error=None,
+            claim_token=None,
+            claim_wanted=None,
         )
     )
-    if written.rowcount < len(batch):
-        raise _LostError
     for kind, column in ((Kind.MESSAGE, "sealed"), (Kind.WITHDRAWAL, "withdrawal_sealed")):
-        ids = [sealed.message_id for done in batch for sealed in done.emms if sealed.kind is kind]
-        if ids:
+        texts = [sealed.message_id for done in batch for sealed in done.emms if sealed.kind is kind]
+        if texts:
             connection.execute(
-                update(messages).where(is_one_of(messages.c.message_id, ids)).values({column: 1})
+                update(messages).where(is_one_of(messages.c.message_id, texts)).values({column: 1})
             )
 
 
-def _is_with_state(batch: Sequence[Finished]) -> ColumnElement[bool]:
-    ids = [done.claimed.device_id for done in batch if done.claimed.seals_state]
-    return true() if len(ids) == len(batch) else is_among(device_work.c.device_id, ids)
+def _each(
+    column: Column[Any], values: Mapping[int, str | int], ids: Sequence[int]
+) -> ColumnElement[Any]:
+    """What a column of the devices becomes: these values, or where none is said what it was.
 
-
-def _held_now(batch: Sequence[Finished]) -> ColumnElement[str]:
-    """What `held` becomes: bundles of products are few, boxes many."""
-    ids: dict[str, list[int]] = {}
-    for done in batch:
-        if done.held != done.claimed.held:
-            ids.setdefault(json.dumps(done.held, sort_keys=True), []).append(done.claimed.device_id)
-    cases = "".join(
-        f" WHEN device_id IN {listing(some)} THEN {literal(held)}" for held, some in ids.items()
-    )
-    return literal_column(f"CASE{cases} ELSE held END" if ids else "held", device_work.c.held.type)
+    Values are few, devices many.
+    """
+    alike: dict[str, list[int]] = {}
+    for device_id, value in values.items():
+        alike.setdefault(literal(value), []).append(device_id)
+    other = column.name
+    if alike and len(values) == len(ids):
+        other = max(alike, key=lambda value: len(alike[value]))
+        del alike[other]
+    cases = "".join(f" WHEN device_id IN {listing(some)} THEN {to}" for to, some in alike.items())
+    return literal_column(f"CASE{cases} ELSE {other} END" if cases else other, column.type)
 
 
 def _write_airings(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
@@ -361,57 +380,70 @@ _OF_AN_ORDER = ("starts_at", "ends_at", "ordered_at")
 def _write_emms(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
     at = literal(now)
     sealed = [emm for done in batch for emm in done.emms]
-    laid_out = {
-        is_order: [
-            row
-            for emm in sealed
-            if (emm.cause == "order") == is_order
-            for row in _emm_rows(emm, at)
-        ]
-        for is_order in (True, False)
-    }
+    laid_out: dict[bool, list[str]] = {True: [], False: []}
+    for emm in sealed:
+        laid_out[emm.cause == "order"] += _emm_rows(emm, at)
+    shrunk = _shrunk(connection, sealed)
     revision = next_revision(connection)
     for is_order, rows in laid_out.items():
         columns = (*_SLOT, *_OF_AN_ORDER, "revision") if is_order else (*_SLOT, "revision")
         # An order's EMM has not been aired; a re-key, of states only, keeps when its slot was.
         update = (*columns, "first_aired_at") if is_order else columns
         put(connection, emms, (*_KEY, *columns), [f"({row},{revision})" for row in rows], update)
-    _withdraw_parts(connection, batch, revision)
+    _withdraw_parts(connection, shrunk, revision)
 
 
-def _withdraw_parts(connection: Connection, batch: Sequence[Finished], revision: int) -> None:
-    """Parts that the new set no longer has leave the carousel."""
-    sealed = [(done.claimed, emm) for done in batch for emm in done.emms]
-    states = [
-        c.device_id for c, emm in sealed if not emm.message_id and c.parts > len(emm.sections)
-    ]
-    texts = [(c.device_id, emm.message_id) for c, emm in sealed if emm.message_id]
+def _shrunk(connection: Connection, sealed: Sequence[SealedEmm]) -> list[tuple[int, int]]:
+    """Device and message of each that has parts on air that its new set no longer has."""
     slot = emms.c
-    for ids, message_ids in ((states, {0}), ([box for box, _ in texts], {one for _, one in texts})):
-        if ids:
-            connection.execute(
-                update(emms)
-                .where(
-                    is_among(slot.device_id, ids),
-                    is_one_of(slot.message_id, message_ids),
-                    slot.part > 1,
-                    slot.revision < revision,
-                    slot.tombstone == 0,
-                )
-                .values(tombstone=1, revision=revision)
+    parts = {(emm.device_id, emm.message_id): len(emm.sections) for emm in sealed}
+    on_air = get(
+        connection,
+        (slot.device_id, slot.message_id, slot.part),
+        is_among(slot.device_id, (device_id for device_id, _ in parts)),
+        slot.part > 1,
+        slot.tombstone == 0,
+    )
+    return [
+        (device_id, message_id)
+        for device_id, message_id, part in zip(*on_air, strict=True)
+        if part > parts.get((device_id, message_id), part)
+    ]
+
+
+def _withdraw_parts(
+    connection: Connection, shrunk: Sequence[tuple[int, int]], revision: int
+) -> None:
+    """Parts that the new set no longer has leave the carousel."""
+    slot = emms.c
+    states = [one for one in shrunk if not one[1]]
+    texts = [one for one in shrunk if one[1]]
+    for some in filter(None, (states, texts)):
+        device_ids, message_ids = zip(*some, strict=True)
+        connection.execute(
+            update(emms)
+            .where(
+                is_among(slot.device_id, device_ids),
+                is_one_of(slot.message_id, set(message_ids)),
+                slot.part > 1,
+                slot.revision < revision,
+                slot.tombstone == 0,
             )
+            .values(tombstone=1, revision=revision)
+        )
 
 
-def _emm_rows(emm: SealedEmm, now: str) -> Iterator[str]:
+def _emm_rows(emm: SealedEmm, now: str) -> list[str]:
     """Each part's row but for its revision: until that is committed, all other writers wait."""
-    before = f"{emm.device_id},{emm.message_id},"
-    between = f",{len(emm.sections)},{int(emm.kind)},{emm.epoch},{emm.number}"
-    between += f",{_cause(emm.cause)},{emm.covers},0,x'"
+    device_id, message_id, kind, epoch, number, cause, covers, sections, *times = emm
     after = f"',{now}"
-    if emm.cause == "order":
-        after += f",{literal(emm.starts_at)},{literal(emm.ends_at)},{literal(emm.ordered_at)}"
-    for part, section in enumerate(emm.sections, start=1):
-        yield f"{before}{part}{between}{section.hex()}{after}"
+    if cause == "order":
+        after += f",{','.join(map(literal, times))}"
+    return [
+        f"{device_id},{message_id},{part},{len(sections)},{kind:d},{epoch},{number},"
+        f"{_cause(cause)},{covers},0,x'{section.hex()}{after}"
+        for part, section in enumerate(sections, start=1)
+    ]
 
 
 _cause = lru_cache(maxsize=8)(literal)
