@@ -105,8 +105,7 @@ def test_what_begins_with_its_order_waits_for_no_clock() -> None:
         orders(now=now, entitlements={7: [since_order]}, messages={7: [message()]}),
     )
     assert list(asked.states.entitlement_starts_at) == [0]
-    drafts = [*asked.state_drafts, *asked.item_drafts]
-    assert [draft.starts_at for draft in drafts] == [None, None]
+    assert [draft.starts_at for draft in asked.item_drafts] == [None]
     planned = build_batch(
         [claimed(seals_state=False)],
         orders(now=now, messages={7: [message(ordered_at=now)]}),

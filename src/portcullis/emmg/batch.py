@@ -16,14 +16,13 @@ from portcullis.store.work import Claimed, Finished, SealedEmm
 
 @dataclass
 class Draft:
-    """An EMM to be: everything but its sections."""
+    """The EMM of a message, or its withdrawal, to be: everything but its sections."""
 
     claimed: Claimed
     message_id: int
     kind: Kind
-    cause: str
-    starts_at: datetime | None = None
-    ends_at: datetime | None = None
+    starts_at: datetime | None
+    ends_at: datetime
 
     def sealed(self, sections: Sequence[bytes]) -> SealedEmm:
         """The EMM, now that it is sealed."""
@@ -32,14 +31,23 @@ class Draft:
             message_id=self.message_id,
             kind=self.kind,
             epoch=self.claimed.epoch,
-            number=self.message_id or self.claimed.sequence,
-            cause=self.cause,
+            number=self.message_id,
+            cause="order",
             covers=self.claimed.wanted,
             sections=sections,
             starts_at=self.starts_at,
             ends_at=self.ends_at,
-            ordered_at=self.claimed.dirty_at if self.cause == "order" else None,
+            ordered_at=self.claimed.dirty_at,
         )
+
+
+def _state(claimed: Claimed, sections: Sequence[bytes]) -> SealedEmm:
+    """A state, sealed."""
+    device_id, covers, _, epoch, number, cause, _, _, dirty_at, _ = claimed
+    ordered_at = dirty_at if cause == "order" else None
+    return SealedEmm(
+        device_id, 0, Kind.STATE, epoch, number, cause, covers, sections, None, None, ordered_at
+    )
 
 
 @dataclass
@@ -47,7 +55,8 @@ class Batch:
     """What the encryptor is asked, with what its states and items stand for, place by place."""
 
     states: pb.SealStatesRequest = field(default_factory=pb.SealStatesRequest)
-    state_drafts: list[Draft] = field(default_factory=list)
+    stated: list[Claimed] = field(default_factory=list)
+    """Whose states they are."""
     items: list[pb.SealItem] = field(default_factory=list)
     """Messages and withdrawals."""
     item_drafts: list[Draft] = field(default_factory=list)
@@ -87,7 +96,7 @@ def build_batch(claims: Sequence[Claimed], orders: Orders, ca_system_id: int) ->
                 batch.waiting[claimed.device_id] = str(reason)
                 continue
             batch.held[claimed.device_id] = _highest(claimed.held, epochs)
-            batch.state_drafts.append(Draft(claimed, 0, Kind.STATE, claimed.cause))
+            batch.stated.append(claimed)
         for row in texts:
             _add_message(batch, claimed, device_key, row)
     batch.states = states.request()
@@ -100,7 +109,6 @@ def _add_message(batch: Batch, claimed: Claimed, device_key: DeviceKey, row: Row
         claimed,
         row["message_id"],
         Kind.WITHDRAWAL if withdrawn else Kind.MESSAGE,
-        "order",
         starts_at=None if withdrawn else begins_at(row["starts_at"], row["ordered_at"]),
         ends_at=row["expires_at"],
     )
@@ -263,11 +271,12 @@ def read_reply(
     refused: such a device is not written at all.
     """
     refused = dict(batch.refused)
-    emms: dict[int, tuple[Claimed, list[SealedEmm]]] = {}
-    for draft, sections in zip(batch.state_drafts, _by_state(states), strict=True):
-        emms[draft.claimed.device_id] = draft.claimed, [draft.sealed(sections)]
+    emms = {
+        claimed.device_id: (claimed, [_state(claimed, sections)])
+        for claimed, sections in zip(batch.stated, _by_state(states), strict=True)
+    }
     for refusal in states.refusals:
-        device_id = batch.state_drafts[refusal.place].claimed.device_id
+        device_id = batch.stated[refusal.place].device_id
         refused[device_id] = f"{refusal.code}: {refusal.error}"
     for draft, answer in zip(batch.item_drafts, answers, strict=True):
         device_id = draft.claimed.device_id

@@ -212,7 +212,7 @@ class Worker:
         """Have all states and items sealed; a device may have many items: in several calls."""
         states = pb.SealStatesReply()
         answers: list[pb.Sealed] = []
-        if batch.state_drafts:
+        if batch.stated:
             states = self._sealer.seal_states(batch.states)
             _check_clocks(database_now.timestamp(), states.clock_us / 1e6)
         for items in chunked(batch.items, self._config.batch):
