@@ -6,7 +6,7 @@ reads what was ordered; `finish` writes, numbers too, only where the claim is st
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import gt
@@ -217,11 +217,12 @@ def _claimed(connection: Connection, ids: Collection[int], at: datetime) -> list
     )
     seals_state = list(map(gt, state, state_sealed))
     least = int(at.timestamp())
-    numbers = (
-        max(n + 1, least) if new else n for n, new in zip(sequence, seals_state, strict=True)
-    )
+    numbers = [
+        (n + 1 if n >= least else least) if new else n
+        for n, new in zip(sequence, seals_state, strict=True)
+    ]
     fields = (
-        *(device_id, wanted, seals_state, epoch, numbers, cause, (n + 1 for n in tries)),
+        *(device_id, wanted, seals_state, epoch, numbers, cause, [n + 1 for n in tries]),
         *(map(_held, held), dirty_at, zip(epoch, sequence, done, strict=True)),
     )
     return list(map(Claimed._make, zip(*fields, strict=True)))
@@ -314,23 +315,21 @@ def _settle(
         for done in batch
         if done.held != done.claimed.held
     }
-    connection.execute(
-        update(device_work)
-        .where(is_among(work.device_id, ids))
-        .values(
-            held=_each(work.held, held, ids),
-            sequence=_each(work.sequence, numbers, ids),
-            state_sealed=case((with_state, covered), else_=work.state_sealed),
-            state_sealed_at=case((with_state, now), else_=work.state_sealed_at),
-            dirty_at=case((still_dirty, now), else_=None),
-            due_at=case((still_dirty, now), else_=None),
-            sealed=covered,
-            tries=0,
-            last_error=None,
-            claim_token=None,
-            claim_wanted=None,
-        )
-    )
+    becomes = {
+        "sequence": _each(work.sequence, numbers, ids),
+        "state_sealed": case((with_state, covered), else_=work.state_sealed),
+        "state_sealed_at": case((with_state, now), else_=work.state_sealed_at),
+        "dirty_at": case((still_dirty, now), else_=None),
+        "due_at": case((still_dirty, now), else_=None),
+        "sealed": covered,
+        "tries": 0,
+        "last_error": None,
+        "claim_token": None,
+        "claim_wanted": None,
+    }
+    if held:  # dear to write, if only as it was
+        becomes["held"] = _each(work.held, held, ids)
+    connection.execute(update(device_work).where(is_among(work.device_id, ids)).values(becomes))
     for kind, column in ((Kind.MESSAGE, "sealed"), (Kind.WITHDRAWAL, "withdrawal_sealed")):
         texts = [sealed.message_id for done in batch for sealed in done.emms if sealed.kind is kind]
         if texts:
@@ -433,17 +432,17 @@ def _withdraw_parts(
         )
 
 
-def _emm_rows(emm: SealedEmm, now: str) -> list[str]:
+def _emm_rows(emm: SealedEmm, now: str) -> Iterator[str]:
     """Each part's row but for its revision: until that is committed, all other writers wait."""
-    device_id, message_id, kind, epoch, number, cause, covers, sections, *times = emm
+    device_id, message_id, kind, epoch, number, cause, covers, sections, _, _, _ = emm
+    before = f"{device_id},{message_id},"
+    between = f",{len(sections)},{_KINDS[kind]},{epoch},{number},{_cause(cause)},{covers},0,x'"
     after = f"',{now}"
     if cause == "order":
-        after += f",{','.join(map(literal, times))}"
-    return [
-        f"{device_id},{message_id},{part},{len(sections)},{kind:d},{epoch},{number},"
-        f"{_cause(cause)},{covers},0,x'{section.hex()}{after}"
-        for part, section in enumerate(sections, start=1)
-    ]
+        after += f",{literal(emm.starts_at)},{literal(emm.ends_at)},{literal(emm.ordered_at)}"
+    for part, section in enumerate(sections, start=1):
+        yield f"{before}{part}{between}{section.hex()}{after}"
 
 
+_KINDS = {kind: str(int(kind)) for kind in Kind}
 _cause = lru_cache(maxsize=8)(literal)
