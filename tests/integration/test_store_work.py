@@ -26,6 +26,7 @@ from portcullis.store.work import (
     claimed,
     finish,
     hold_on,
+    is_any_due,
 )
 
 HOLD = timedelta(minutes=1)
@@ -178,6 +179,33 @@ def test_a_dead_emmgs_claim_comes_due_by_itself(engine: Engine) -> None:
     order(engine, 1)
     claim(engine, "dead", 10, OVER)
     assert [c.device_id for c in claim(engine, "alive", 10, HOLD)] == [1]
+
+
+def test_an_idle_emmg_is_told_of_what_nobody_has_claimed(engine: Engine) -> None:
+    """Not of what others work on, but of a fresh order beside it, and of a claim that has ended."""
+    order(engine, 1, 2)
+    assert is_any_due(engine, HOLD)
+    claim(engine, "a", 2, HOLD)
+    assert not is_any_due(engine, HOLD)
+    order(engine, 3)
+    assert is_any_due(engine, HOLD)
+    claim(engine, "b", 1, OVER)
+    assert is_any_due(engine, HOLD)
+    claim(engine, "c", 1, HOLD)
+    assert not is_any_due(engine, HOLD)
+
+
+def test_what_was_sealed_under_an_epoch_that_is_over_is_not_written(engine: Engine) -> None:
+    """A number was repaired meanwhile: the device is claimed anew, its neighbour is done."""
+    order(engine, 1, 2)
+    both = claim(engine, "a", 10, HOLD)
+    with writing(engine) as connection:
+        repaired = update(device_work).where(device_work.c.device_id == 1)
+        connection.execute(repaired.values(epoch=1, sequence=0))
+    assert finish(engine, "a", list(map(sealed, both))) == {2}
+    assert rows_of(engine, 1) == []
+    (again,) = claim(engine, "b", 10, HOLD)
+    assert (again.device_id, again.epoch) == (1, 1)
 
 
 def test_a_claim_whose_answer_was_lost_is_found_until_it_comes_due(engine: Engine) -> None:

@@ -13,11 +13,14 @@ from operator import gt
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
     Engine,
+    Integer,
     Select,
+    bindparam,
     case,
     false,
     func,
@@ -53,6 +56,7 @@ from portcullis.store.feed_writer import next_revision
 from portcullis.store.held import HeldError, read_held
 from portcullis.store.schema import (
     PRIORITIES,
+    UtcDateTime,
     airings,
     claims,
     device_work,
@@ -115,18 +119,34 @@ def _due_ids(
     """Up to `limit` due devices, fresh orders first."""
     ids: list[int] = []
     for priority in PRIORITIES:
-        queue = _queue(priority, now, hold).where(where).limit(limit - len(ids)).subquery()
-        ids += get(connection, (queue.c.device_id,))[0]
+        queue = _queue(priority, now, _latest(now, hold)).where(where).limit(limit - len(ids))
+        ids += get(connection, (queue.subquery().c.device_id,))[0]
         if len(ids) >= limit:
             break
     return ids
 
 
-def _queue(priority: int, now: datetime, hold: timedelta) -> Select[tuple[int]]:
+Moment = datetime | BindParameter[datetime]
+
+
+def _queue(priority: int, now: Moment, latest: Moment) -> Select[tuple[int]]:
     """What is due, claimed or not, in the order in which it came due."""
     work = device_work.c
-    due = or_(work.due_at <= now, work.due_at > _latest(now, hold))
+    due = or_(work.due_at <= now, work.due_at > latest)
     return select(work.device_id).where(work.priority == priority, due).order_by(work.due_at)
+
+
+_NOW, _LATEST = (bindparam(name, type_=UtcDateTime()) for name in ("now", "latest"))
+_WAITING = select(
+    *(
+        select(func.count())
+        .select_from(
+            _queue(one, _NOW, _LATEST).limit(bindparam("most", type_=Integer())).subquery()
+        )
+        .scalar_subquery()
+        for one in PRIORITIES
+    )
+)
 
 
 def is_any_due(engine: Engine, hold: timedelta) -> bool:
@@ -139,13 +159,11 @@ def is_any_due(engine: Engine, hold: timedelta) -> bool:
         now, priorities = _due(connection, hold)
         if not priorities:
             return False
-        claimed = devices_claimed(connection, now, _latest(now, hold))
-        for priority in priorities:
-            queue = _queue(priority, now, hold).limit(claimed + 1).subquery()
-            claimed -= connection.execute(select(func.count()).select_from(queue)).scalar_one()
-            if claimed < 0:
-                return True
-        return False
+        latest = _latest(now, hold)
+        claimed = devices_claimed(connection, now, latest)
+        asked = {"now": now, "latest": latest, "most": claimed + 1}
+        due: int = sum(connection.execute(_WAITING, asked).one())
+        return due > claimed
 
 
 _ENDS = select(
