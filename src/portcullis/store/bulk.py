@@ -201,18 +201,19 @@ def get(
     columns: Sequence[ColumnElement[Any]],
     *conditions: ColumnElement[bool],
     source: FromClause | None = None,
+    lock: bool = False,
 ) -> list[list[Any]]:
     """Read rows by column, all of them in one value where the server is MySQL or MariaDB.
 
     The columns are integers, times, bytes, or strings without "|" and line feeds. Rows come in no
-    order. source: what they are read from, if not from the tables of the columns. Raises
-    CutShortError.
+    order. source: what they are read from, if not from the tables of the columns. lock: they stay
+    ours until the transaction ends. Raises CutShortError.
     """
     if connection.dialect.name != "mysql":
         rows = connection.execute(_of(select(*columns), source).where(*conditions)).all()
         return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in columns]
     query = _of(select(func.count(), packed(tuple(columns))), source).where(*conditions)
-    count, value = connection.execute(query).one()
+    count, value = connection.execute(query.with_for_update() if lock else query).one()
     return unpacked(columns, count, value.decode() if isinstance(value, bytes) else value or "")
 
 

@@ -8,17 +8,15 @@ works on what; `finish` looks at it under a lock before it writes.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, delete, not_, select
+from sqlalchemy import ColumnElement, Connection, delete, select
 
-from portcullis.store.bulk import is_one_of, put, row_of
+from portcullis.store.bulk import put, row_of
 from portcullis.store.schema import claims
 
 _GATE = ""
 _COLUMNS = ("token", "claimed_at", "claimed_until", "devices", "device_ids")
-_LONG = 32
-"""So many devices in a row are told by the first and the last."""
 
 
 class Claim(NamedTuple):
@@ -81,16 +79,6 @@ def devices_claimed(connection: Connection, now: datetime, latest: datetime) -> 
     """How many devices are claimed; one that has died claims until `now`, or beyond `latest`."""
     rows = connection.execute(select(claims.c.claimed_until, claims.c.devices))
     return sum(devices for until, devices in rows if now < until <= latest)
-
-
-def is_free(column: Column[Any], held: Iterable[Claim]) -> ColumnElement[bool]:
-    """The condition that a device is in none of these claims."""
-    runs = [run for one in held for run in one.runs]
-    singles = chain.from_iterable(run for run in runs if len(run) < _LONG)
-    return and_(
-        not_(is_one_of(column, (0, *singles))),  # no device is 0
-        *(not_(column.between(run[0], run[-1])) for run in runs if len(run) >= _LONG),
-    )
 
 
 def write_claim(connection: Connection, claim: Claim) -> None:
