@@ -15,7 +15,8 @@ from bench.population import orderable, states
 from bench.result import Criterion, Result
 from portcullis.store.database import engine_for
 from portcullis.store.feed import FeedWatch, changes
-from portcullis.store.work import claim, is_any_due
+from portcullis.store.queue import is_any_due
+from portcullis.store.work import claim
 
 _KBIT_S = 20_000
 _EMMS_PER_S = _KBIT_S * 1000 / 8 / 188

@@ -32,6 +32,7 @@ GRANT SELECT ON entitlements TO portcullis_emmg@'%';
 GRANT SELECT, UPDATE (sealed, withdrawal_sealed) ON messages TO portcullis_emmg@'%';
 GRANT SELECT, UPDATE ON device_work TO portcullis_emmg@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON claims TO portcullis_emmg@'%';
+GRANT SELECT, INSERT, UPDATE ON queue_places TO portcullis_emmg@'%';
 GRANT SELECT ON `keys` TO portcullis_emmg@'%';
 GRANT SELECT, INSERT, UPDATE ON emms TO portcullis_emmg@'%';
 GRANT SELECT, INSERT, UPDATE ON airings TO portcullis_emmg@'%';

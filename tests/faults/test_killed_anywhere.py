@@ -22,9 +22,10 @@ from sqlalchemy.exc import OperationalError
 from demo.ledger import rfc3339
 from portcullis.cycler.asrun import query
 from portcullis.scheduler.leadership import LEASE
-from portcullis.store.claims import read_claims
+from portcullis.store.claims import all_claims, claims_of
 from portcullis.store.database import database_now, writing
 from portcullis.store.partitions import first_id, requests_partitions
+from portcullis.store.readings import read
 from portcullis.store.schema import device_work, keys, leases, requests
 from tests.conftest import MariaDb
 from tests.faults.aired import check_states
@@ -220,7 +221,8 @@ def claims_back(engine: Engine) -> float:
     """Wait until all that is claimed now has been sealed; monotonic time."""
     work = device_work.c
     with engine.connect() as connection:
-        ids = [device_id for one in read_claims(connection) for device_id in one.device_ids]
+        [found] = read(connection, all_claims())
+        ids = [device_id for one in claims_of(found) for device_id in one.device_ids]
         rows = connection.execute(
             select(work.device_id, work.wanted).where(work.device_id.in_(ids))
         ).all()

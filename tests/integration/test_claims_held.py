@@ -8,8 +8,9 @@ import pytest
 from house import House, wait_until
 from sqlalchemy import Engine, select
 
-from portcullis.store.claims import Claim, read_claims
+from portcullis.store.claims import Claim, all_claims, claims_of
 from portcullis.store.database import database_now, engine_for
+from portcullis.store.readings import read
 from portcullis.store.schema import device_work
 
 HOLD = timedelta(seconds=1)
@@ -28,7 +29,8 @@ def engine(mariadb_url: str) -> Iterator[Engine]:
 def claims(engine: Engine) -> list[Claim]:
     """Who works on the only device."""
     with engine.connect() as connection:
-        return read_claims(connection)
+        [found] = read(connection, all_claims())
+        return claims_of(found)
 
 
 def sealed(engine: Engine) -> int:

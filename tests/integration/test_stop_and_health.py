@@ -11,8 +11,9 @@ from evidence_log import verify
 from house import House, Room, held, wait_until
 from sqlalchemy import select
 
-from portcullis.store.claims import read_claims
+from portcullis.store.claims import all_claims, claims_of
 from portcullis.store.database import database_now, engine_for
+from portcullis.store.readings import read
 from portcullis.store.schema import device_work, leases
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def test_an_encryptor_and_a_multiplexer_that_hang_keep_nobody(
     engine = engine_for(house.url)
     with engine.connect() as connection:
         work = connection.execute(select(device_work)).one()
-        claims = read_claims(connection)
+        [found] = read(connection, all_claims())
+    claims = claims_of(found)
     engine.dispose()
     assert (claims, work.tries, work.failed_at) == ([], 0, None)
     assert work.wanted > work.sealed

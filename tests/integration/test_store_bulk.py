@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.exc import IntegrityError
 
-from portcullis.store.bulk import get, is_among, is_one_of, literal, put, row_of
+from portcullis.store.bulk import Script, among, listing, literal, put, row_of
 from portcullis.store.database import engine_for, writing
 from portcullis.store.migrate import migrate
+from portcullis.store.readings import Reading, place, read
 from portcullis.store.schema import device_work, emms, products
 from tests.conftest import MariaDb
 
@@ -66,7 +67,9 @@ def test_what_is_put_is_what_is_got(engines: list[Engine], boxes: list[tuple[obj
             e = emms.c
             wanted = [row[0] for row in boxes[::2]]
             columns = (e.device_id, e.section, e.sealed_at, e.ends_at, e.cause, e.revision)
-            found = get(connection, columns, is_one_of(e.device_id, wanted))
+            [found] = read(
+                connection, Reading(columns, place("those")).of(those=among("device_id", wanted))
+            )
             plain = connection.execute(select(*columns).where(e.device_id.in_(wanted))).all()
         assert sorted(zip(*found, strict=True)) == sorted((*row, 2**62) for row in boxes[::2])
         assert sorted(zip(*found, strict=True)) == sorted(map(tuple, plain))
@@ -87,9 +90,12 @@ def test_values_close_together_are_found_as_those_far_apart_are(
             connection.execute(delete(emms))
             values = f"0,1,1,1,0,7,'order',3,1,0,x'',{literal(NOW)},NULL"
             put(connection, emms, COLUMNS, [f"({box},{values})" for box in range(1, 41)])
-            (found,) = get(connection, (e.device_id,), is_among(e.device_id, wanted))
-            connection.execute(update(emms).where(is_among(e.device_id, wanted)).values(covers=4))
-            (changed,) = get(connection, (e.device_id,), e.covers == 4)
+            those = among("device_id", wanted)
+            [[found]] = read(connection, Reading((e.device_id,), place("those")).of(those=those))
+            script = Script(connection)
+            script.add(f"UPDATE emms SET covers = 4 WHERE {those}")
+            script.run()
+            [[changed]] = read(connection, Reading((e.device_id,), e.covers == 4).of())
         assert sorted(found) == sorted(changed) == sorted(set(wanted))
 
 
@@ -140,10 +146,9 @@ def test_more_rows_than_one_statement_takes_go_in_several(engines: list[Engine])
 def test_no_value_and_no_row_are_nothing(engines: list[Engine]) -> None:
     """An empty list of ids is no condition that all rows meet."""
     work = device_work.c
+    nobody = Reading((work.device_id, work.held), place("those"))
     for engine in engines:
         with writing(engine) as connection:
             put(connection, emms, COLUMNS, [])
-            assert get(connection, (work.device_id, work.held), is_one_of(work.device_id, [])) == [
-                [],
-                [],
-            ]
+            for those in (among("device_id", []), f"device_id IN {listing([])}"):
+                assert read(connection, nobody.of(those=those)) == [[[], []]]

@@ -27,11 +27,12 @@ from portcullis.store.purge import (
     tombstone_ended,
     tombstone_removed,
 )
+from portcullis.store.queue import is_any_due
 from portcullis.store.reads import device_record, request_by_id, request_by_transaction
 from portcullis.store.rekey import begin_rotation, check_chunk, mark_chunk, read_rotations
 from portcullis.store.rotation import Chain, mark_chunk_for_reseal, read_chains
 from portcullis.store.to_seal import read_orders
-from portcullis.store.work import Finished, SealedEmm, claim, claimed, finish, hold_on, is_any_due
+from portcullis.store.work import Finished, SealedEmm, claim, claimed, finish, hold_on
 from tests.conftest import running_mariadb
 
 pytestmark = [

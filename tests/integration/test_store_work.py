@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, event, select, update
 
 from portcullis.emm import Kind
+from portcullis.store.claims import all_claims, claims_of
 from portcullis.store.database import database_now, engine_for, writing
 from portcullis.store.failures import (
     MAX_TRIES,
@@ -17,6 +18,9 @@ from portcullis.store.failures import (
     give_up_or_retry,
     retry_failed,
 )
+from portcullis.store.queue import is_any_due
+from portcullis.store.readings import NOW as READ_NOW
+from portcullis.store.readings import read
 from portcullis.store.schema import airings, claims, device_work, emms, feed
 from portcullis.store.work import (
     Claimed,
@@ -26,7 +30,6 @@ from portcullis.store.work import (
     claimed,
     finish,
     hold_on,
-    is_any_due,
 )
 
 HOLD = timedelta(minutes=1)
@@ -110,6 +113,96 @@ def test_two_emmgs_never_hold_the_same_device(engine: Engine) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(take, ("a", "b"))
     assert sorted(first + second) == list(range(1, 41))
+
+
+def queue(engine: Engine) -> list[int]:
+    """Devices as they wait, whoever has claimed them."""
+    work = device_work.c
+    order_ = work.priority, work.due_at, work.state_sealed_at, work.device_id
+    with engine.connect() as connection:
+        waiting = select(work.device_id).where(work.due_at.is_not(None)).order_by(*order_)
+        return list(connection.execute(waiting).scalars())
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_claims_take_the_queue_in_its_order_each_device_once(engine: Engine, limit: int) -> None:
+    """Also devices that came due at one moment, and those whose state was never sealed."""
+    moments = [datetime(2026, 5, 1, tzinfo=UTC) + timedelta(microseconds=us) for us in (0, 1, 7)]
+    order(engine, *range(1, 31))
+    work = device_work.c
+    with writing(engine) as connection:
+        for device_id in range(1, 31):
+            connection.execute(
+                update(device_work)
+                .where(work.device_id == device_id)
+                .values(
+                    priority=device_id % 4 // 2,
+                    due_at=moments[device_id * 7 % 3],
+                    state_sealed_at=[None, *moments][device_id * 5 % 4],
+                )
+            )
+    waiting = queue(engine)
+    taken = []
+    while some := {one.device_id for one in claim(engine, f"{len(taken)}", limit, HOLD)}:
+        assert some == set(waiting[len(taken) : len(taken) + limit])
+        taken += some
+    assert sorted(taken) == list(range(1, 31))
+
+
+def test_a_claim_goes_on_where_the_last_one_ended(mariadb_url: str) -> None:
+    """The server reads what is claimed next, and nothing of what lies before it in the queue."""
+    engine = engine_for(mariadb_url)
+    order(engine, *range(1, 201))
+    pages = []
+
+    def note(_link: object, _cursor: object, statement: str, *_: object) -> None:
+        if "AS queue" in statement and "priority = 0" in statement:
+            pages.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    for token in "abcd":
+        assert len(claim(engine, token, 20, HOLD)) == 20
+    event.remove(engine, "before_cursor_execute", note)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("FLUSH STATUS")
+        connection.exec_driver_sql(pages[-1])
+        asked = "SHOW SESSION STATUS LIKE 'Handler_read_next'"
+        assert int(connection.exec_driver_sql(asked).one()[1]) == 20 - 1
+    engine.dispose()
+    assert len(pages) == 4
+
+
+def test_what_comes_due_before_that_place_is_not_forgotten(engine: Engine) -> None:
+    """It is claimed once the rest of the queue is, or after as long as a claim holds."""
+    order(engine, *range(1, 7))
+
+    def came_due_long_ago(device_id: int) -> None:
+        order(engine, device_id)
+        with writing(engine) as connection:
+            long_ago = database_now(connection) - timedelta(hours=1)
+            connection.execute(
+                update(device_work)
+                .where(device_work.c.device_id == device_id)
+                .values(due_at=long_ago)
+            )
+
+    def ids(token: str, limit: int, hold: timedelta = HOLD) -> list[int]:
+        return sorted(one.device_id for one in claim(engine, token, limit, hold))
+
+    assert ids("a", 2) == [1, 2]
+    came_due_long_ago(7)
+    assert ids("b", 2) == [3, 4]
+    assert ids("c", 2, timedelta(microseconds=1)) != [5, 6]  # from the first on
+    came_due_long_ago(8)
+    rest = {5, 6, 7, 8} - set(claimed_devices(engine))
+    assert set(ids("d", 10)) >= rest
+
+
+def claimed_devices(engine: Engine) -> set[int]:
+    """Of all claims that have not ended."""
+    with engine.connect() as connection:
+        [[now]], found = read(connection, READ_NOW.of(), all_claims())
+    return {one for held in claims_of(found) if held.until > now for one in held.device_ids}
 
 
 def test_a_number_is_at_least_the_databases_clock_and_only_grows(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 from portcullis.emm import OPEN_END, Kind
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.store.keys import DeviceKey, sealed_device_key, sealed_key
-from portcullis.store.to_seal import Orders, Window, begins_at
+from portcullis.store.to_seal import Chain, Orders, Window, begins_at
 from portcullis.store.work import Claimed, Finished, SealedEmm
 
 
@@ -218,7 +218,7 @@ class _States:
         self._bundles[held] = bundle
         return bundle
 
-    def _grant(self, product_id: int, chain: RowMapping, epoch: int) -> int:
+    def _grant(self, product_id: int, chain: Chain, epoch: int) -> int:
         """Have a grant of the chain's key at an epoch; returns its index."""
         request, first_epoch = self._request, chain["first_epoch"]
         key = self._keys.setdefault((product_id, first_epoch), len(self._keys))
@@ -249,7 +249,7 @@ def _highest(before: Mapping[int, int], epochs: Mapping[int, int]) -> Mapping[in
     return {**before, **later} if later else before
 
 
-def epoch_for(chain: Mapping[str, object] | RowMapping, ends_at: int | None) -> int | None:
+def epoch_for(chain: Chain, ends_at: int | None) -> int | None:
     """The epoch of a chain that a window gets: the next one only if the window reaches into it.
 
     None: the chain goes live only after the window has ended.

@@ -38,8 +38,9 @@ from portcullis.runtime.rpc.client import (
 )
 from portcullis.store.database import chunked, reason_of
 from portcullis.store.failures import give_back, give_up_or_retry
+from portcullis.store.queue import is_any_due
 from portcullis.store.to_seal import read_orders
-from portcullis.store.work import Claimed, claim, claimed, finish, is_any_due
+from portcullis.store.work import Claimed, claim, claimed, finish
 
 MAX_CLOCK_DIFFERENCE_S = 300.0
 _RETRY_AFTER = timedelta(seconds=1)

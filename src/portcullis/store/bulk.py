@@ -13,24 +13,16 @@ from types import NoneType
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     Column,
     ColumnElement,
     Connection,
-    Dialect,
-    FromClause,
     Integer,
     LargeBinary,
-    Select,
     String,
     Table,
-    and_,
-    bindparam,
     func,
     literal_column,
-    select,
 )
-from sqlalchemy.types import UserDefinedType
 
 from portcullis.store.schema import UtcDateTime
 
@@ -80,49 +72,26 @@ def row_of(*values: Value) -> str:
     return f"({','.join([_LITERALS[type(value)](value) for value in values])})"
 
 
-class _Literal(UserDefinedType[str]):
-    """SQL of this module, put in when a statement is run: what was compiled serves all values."""
-
-    cache_ok = True
-
-    def literal_processor(self, dialect: Dialect) -> Callable[[str], str]:
-        del dialect
-        return str
-
-
-def is_one_of(column: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
-    """The condition that a column of integers has one of the values; false where there are none."""
-    wanted = sorted(set(map(int, ids)))
-    if wanted and wanted[-1] - wanted[0] < len(wanted):
-        return _span(column, wanted)
-    return column.bool_op("IN")(_literal(listing(wanted)))
-
-
-def _span(column: Column[Any], wanted: Sequence[int]) -> ColumnElement[bool]:
-    """From the first to the last."""
-    return column.bool_op("BETWEEN")(_literal(f"{wanted[0]} AND {wanted[-1]}"))
-
-
-def _literal(sql: str) -> BindParameter[str]:
-    return bindparam(None, sql, type_=_Literal(), literal_execute=True, unique=True)
-
-
 def listing(ids: Iterable[int]) -> str:
     """Integers as the right side of IN."""
     return f"({','.join(map(str, map(int, ids))) or 'NULL'})"
 
 
-def is_among(column: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
-    """As `is_one_of`, but values that lie close together are walked through, first to last.
+def among(column: str, ids: Iterable[int]) -> str:
+    """The condition that a column of integers has one of the values; false where there are none.
 
-    That costs a server half of looking each of them up. A locking read would wait for the rows in
-    between that another holds: only for reads without locks, and for an UPDATE, which does not.
+    Values that lie close together are walked through, first to last: that costs a server half of
+    looking each of them up. A locking read would wait for the rows in between that another holds:
+    only for reads without locks, and for an UPDATE, which does not.
     """
     wanted = sorted(set(map(int, ids)))
-    if not wanted or not len(wanted) <= wanted[-1] - wanted[0] < _CLOSE * len(wanted):
-        return is_one_of(column, wanted)
+    if not wanted or wanted[-1] - wanted[0] >= _CLOSE * len(wanted):
+        return f"{column} IN {listing(wanted)}"
+    span = f"{column} BETWEEN {wanted[0]} AND {wanted[-1]}"
+    if wanted[-1] - wanted[0] < len(wanted):
+        return span
     # An index cannot be asked for an expression: the optimizer keeps to the span.
-    return and_(_span(column, wanted), (column + 0).bool_op("IN")(_literal(listing(wanted))))
+    return f"{span} AND {column} + 0 IN {listing(wanted)}"
 
 
 class Script:
@@ -196,27 +165,6 @@ def _portions(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[start:]
 
 
-def get(
-    connection: Connection,
-    columns: Sequence[ColumnElement[Any]],
-    *conditions: ColumnElement[bool],
-    source: FromClause | None = None,
-    lock: bool = False,
-) -> list[list[Any]]:
-    """Read rows by column, all of them in one value where the server is MySQL or MariaDB.
-
-    The columns are integers, times, bytes, or strings without "|" and line feeds. Rows come in no
-    order. source: what they are read from, if not from the tables of the columns. lock: they stay
-    ours until the transaction ends. Raises CutShortError.
-    """
-    if connection.dialect.name != "mysql":
-        rows = connection.execute(_of(select(*columns), source).where(*conditions)).all()
-        return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in columns]
-    query = _of(select(func.count(), packed(tuple(columns))), source).where(*conditions)
-    count, value = connection.execute(query.with_for_update() if lock else query).one()
-    return unpacked(columns, count, value.decode() if isinstance(value, bytes) else value or "")
-
-
 def unpacked(columns: Sequence[ColumnElement[Any]], count: int, text: str) -> list[list[Any]]:
     """The columns of so many rows, as `packed` gave them; raises CutShortError."""
     if not count:
@@ -226,10 +174,6 @@ def unpacked(columns: Sequence[ColumnElement[Any]], count: int, text: str) -> li
     if len(found) != count * width:
         raise CutShortError(f"{count} rows of {width} columns, {columns[0]} first")
     return [values_of(column, found[i::width]) for i, column in enumerate(columns)]
-
-
-def _of(statement: Select[Any], source: FromClause | None) -> Select[Any]:
-    return statement if source is None else statement.select_from(source)
 
 
 @lru_cache(maxsize=64)  # the columns are those of few statements

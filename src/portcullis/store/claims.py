@@ -1,22 +1,22 @@
 """Who has claimed which devices: a row a batch, while it is being sealed.
 
-Claims are made one after the other, behind a gate: that is one row's lock, for a few milliseconds.
-So the rows of `device_work`, and their place in the queue, need not be touched. A claim says who
-works on what; `finish` looks at it under a lock before it writes.
+Claims are made one after the other (see `queue`), so the rows of `device_work`, and their place in
+the queue, need not be touched. A claim says who works on what; `finish` looks at it under a lock
+before it writes.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select
+from sqlalchemy import Connection, select
 
-from portcullis.store.bulk import put, row_of
+from portcullis.store.bulk import Script, literal, row_of
+from portcullis.store.readings import Asked, Reading, place
 from portcullis.store.schema import claims
 
-_GATE = ""
-_COLUMNS = ("token", "claimed_at", "claimed_until", "devices", "device_ids")
+_COLUMNS = tuple(claims.c)
 
 
 class Claim(NamedTuple):
@@ -47,27 +47,27 @@ def runs_of(ids: Iterable[int]) -> Sequence[range]:
     return runs
 
 
-def enter(connection: Connection, now: datetime) -> None:
-    """Lock out all others that would claim, until the transaction ends."""
-    put(connection, claims, _COLUMNS, [row_of(_GATE, now, now, 0, "")], ["claimed_at"])
+_ALL = Reading(_COLUMNS)
+_LOCKED = Reading(_COLUMNS, claims.c.token == place("token"), lock=True)
+_ONE = Reading(_COLUMNS, claims.c.token == place("token"))
 
 
-def read_claims(connection: Connection) -> list[Claim]:
-    """All that is claimed, also by those that have died since."""
-    return list(_read(connection, claims.c.token != _GATE))
+def all_claims() -> Asked:
+    """What `claims_of` takes: all that is claimed, also by those that have died since."""
+    return _ALL.of()
 
 
-def read_claim(connection: Connection, token: str, *, lock: bool = False) -> Claim | None:
-    """What is claimed under a token; lock: nobody takes it over until the transaction ends."""
-    return next(_read(connection, claims.c.token == token, lock=lock), None)
+def claim_under(token: str, *, lock: bool = False) -> Asked:
+    """What `claims_of` takes; lock: nobody takes it over until the transaction ends."""
+    return (_LOCKED if lock else _ONE).of(token=literal(token))
 
 
-def _read(
-    connection: Connection, where: ColumnElement[bool], *, lock: bool = False
-) -> Iterator[Claim]:
-    query = select(*(claims.c[name] for name in _COLUMNS)).where(where)
-    for token, at, until, _, text in connection.execute(query.with_for_update() if lock else query):
-        yield Claim(token, at, until, [_run(part) for part in text.split(",")])
+def claims_of(found: Sequence[list[Any]]) -> list[Claim]:
+    """The claims."""
+    return [
+        Claim(token, at, until, [_run(part) for part in text.split(",")])
+        for token, at, until, _, text in zip(*found, strict=True)
+    ]
 
 
 def _run(text: str) -> range:
@@ -81,17 +81,17 @@ def devices_claimed(connection: Connection, now: datetime, latest: datetime) -> 
     return sum(devices for until, devices in rows if now < until <= latest)
 
 
-def write_claim(connection: Connection, claim: Claim) -> None:
-    """Note who works on what; a claim of no device ends."""
+def write_claim(script: Script, claim: Claim) -> None:
+    """Have it noted who works on what; a claim of no device ends."""
     if not claim.runs:
-        connection.execute(delete(claims).where(claims.c.token == claim.token))
+        script.add(f"DELETE FROM claims WHERE token = {literal(claim.token)}")  # noqa: S608 (a literal)  # nosec B608
         return
     listed = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in claim.runs)
     row = row_of(claim.token, claim.at, claim.until, sum(map(len, claim.runs)), listed)
-    put(connection, claims, _COLUMNS, [row], _COLUMNS[1:])
+    script.put(claims, claims.c.keys(), [row], claims.c.keys()[1:])
 
 
-def let_go(connection: Connection, claim: Claim, device_ids: Collection[int]) -> None:
+def let_go(script: Script, claim: Claim, device_ids: Collection[int]) -> None:
     """Have some of a claim's devices be anybody's again."""
     left = runs_of(claim.device_ids.difference(device_ids))
-    write_claim(connection, claim._replace(runs=left))
+    write_claim(script, claim._replace(runs=left))

@@ -6,8 +6,10 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, RowMapping, and_, case, false, select, update
 
-from portcullis.store.claims import let_go, read_claim
+from portcullis.store.bulk import Script
+from portcullis.store.claims import claim_under, claims_of, let_go
 from portcullis.store.database import database_now, retried, writing
+from portcullis.store.readings import NOW, read
 from portcullis.store.schema import device_work
 
 MAX_TRIES = 8
@@ -40,11 +42,10 @@ def _let_go(
 ) -> None:
     work = device_work.c
     with writing(engine) as connection:
-        mine = read_claim(connection, token, lock=True)
-        if mine is None:
+        found, [[now]] = read(connection, claim_under(token, lock=True), NOW.of())
+        if not (mine := claims_of(found)):
             return
-        now = database_now(connection)
-        ours = sorted(mine.device_ids.intersection(device_ids))
+        ours = sorted(mine[0].device_ids.intersection(device_ids))
         tries = work.tries + 1 if counts else work.tries
         failed = tries >= MAX_TRIES if counts else false()
         connection.execute(
@@ -60,7 +61,9 @@ def _let_go(
                 (work.claim_wanted, None),
             )
         )
-        let_go(connection, mine, ours)
+        script = Script(connection)
+        let_go(script, mine[0], ours)
+        script.run()
 
 
 def failed_devices(engine: Engine) -> Sequence[RowMapping]:

@@ -16,7 +16,6 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
-    type_coerce,
     update,
 )
 
@@ -24,12 +23,11 @@ from portcullis.store.applying import Device, Group, Refusal, Request
 from portcullis.store.bulk import Script, listing, literal, row_of
 from portcullis.store.chains import CHAINS, Chain, newest
 from portcullis.store.database import as_time, utc_now
-from portcullis.store.readings import NOTHING, Reading, is_in, place, read
+from portcullis.store.readings import NOTHING, NOW, Reading, is_in, place, read
 from portcullis.store.recovery import is_recovering
 from portcullis.store.schema import (
     AGAIN,
     PRIORITY_ORDER,
-    UtcDateTime,
     device_work,
     devices,
     entitlements,
@@ -61,7 +59,6 @@ _DEVICES = Reading(
     source=devices.outerjoin(device_work, device_work.c.device_id == devices.c.device_id),
     lock=True,
 )
-_NOW = Reading((type_coerce(utc_now(), UtcDateTime()),))
 _HELD = Reading(
     (entitlements.c.device_id, entitlements.c.product_id),
     is_in(entitlements.c.device_id, "ids"),
@@ -105,7 +102,7 @@ def load(connection: Connection, batch: Sequence[Pending], writer: str) -> Loade
     is_one = _is_one(batch)
     now, held, with_key, known, chains, used = read(
         connection,
-        _NOW.of(),
+        NOW.of(),
         _HELD.of(ids=listing(granted)),
         _WITH_KEY.of(ids=listing(added)),
         _PRODUCTS.of(ids=listing(named)),

@@ -1,15 +1,16 @@
 """Rows of `keys`: device keys by import, product key chains by the scheduler."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
 from portcullis.runtime.rpc import encryptor_pb2 as pb
-from portcullis.store.bulk import get, is_among, literal, put
+from portcullis.store.bulk import among, literal, put
 from portcullis.store.chains import record_key_event
 from portcullis.store.database import database_now, writing
+from portcullis.store.readings import Asked, Reading, place, read
 from portcullis.store.schema import devices, keys, products
 
 PURPOSES: Mapping[int, str] = {pb.SealedKey.DEVICE: "device", pb.SealedKey.PRODUCT: "product"}
@@ -34,27 +35,31 @@ def sealed_key(row: Mapping[str, Any] | RowMapping) -> pb.SealedKey:
     )
 
 
+_KEYS = Reading(_DEVICE_KEY, keys.c.purpose == "device", place("among"))
+_KEYS_AND_ACTIVITY = Reading(
+    (*_DEVICE_KEY, func.coalesce(devices.c.active, 0)),
+    keys.c.purpose == "device",
+    place("among"),
+    source=keys.outerjoin(devices, devices.c.device_id == keys.c.owner),
+)
+
+
 def device_keys_of(connection: Connection, device_ids: Iterable[int]) -> dict[int, pb.SealedKey]:
     """The sealed keys of devices, as the RPC takes them."""
-    key = keys.c
-    found = get(connection, _DEVICE_KEY, key.purpose == "device", is_among(key.owner, device_ids))
+    [found] = read(connection, _KEYS.of(among=among("owner", device_ids)))
     return dict(zip(found[0], map(sealed_device_key, *found), strict=True))
 
 
-def device_keys_and_activity(
-    connection: Connection, device_ids: Iterable[int]
-) -> tuple[dict[int, DeviceKey], dict[int, bool]]:
+def keys_and_activity(device_ids: Iterable[int]) -> Asked:
+    """What `keys_by_device` takes: sealed keys of devices, and whether these are active."""
+    return _KEYS_AND_ACTIVITY.of(among=among("owner", device_ids))
+
+
+def keys_by_device(found: Sequence[list[Any]]) -> tuple[dict[int, DeviceKey], dict[int, bool]]:
     """The sealed keys of devices, and whether these are active."""
-    key = keys.c
-    owners, *found, active = get(
-        connection,
-        (*_DEVICE_KEY, func.coalesce(devices.c.active, 0)),
-        key.purpose == "device",
-        is_among(key.owner, device_ids),
-        source=keys.outerjoin(devices, devices.c.device_id == key.owner),
-    )
+    owners, *key, active = found
     return (
-        dict(zip(owners, zip(*found, strict=True), strict=True)),
+        dict(zip(owners, zip(*key, strict=True), strict=True)),
         dict(zip(owners, map(bool, active), strict=True)),
     )
 

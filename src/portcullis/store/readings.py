@@ -4,9 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, func, literal_column, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    FromClause,
+    func,
+    literal_column,
+    select,
+    type_coerce,
+)
 
 from portcullis.store.bulk import ROW, CutShortError, as_text, packed, unpacked, values_of
+from portcullis.store.database import utc_now
+from portcullis.store.schema import UtcDateTime
 
 NOTHING = "(NULL)"
 """An empty `listing`: what stands in one of its places has a reading find nothing, unasked."""
@@ -23,10 +34,11 @@ def is_in(column: Column[Any], name: str) -> ColumnElement[bool]:
 
 
 class Reading:
-    """Columns, and which rows of them: as `bulk.get` reads them, and in no order either.
+    """Columns, and which rows of them, in no order.
 
-    source: what they are read from, if not from the tables of the columns. lock: the rows stay
-    ours until the transaction ends.
+    The columns are integers, times, bytes, or strings without "|" and line feeds. source: what they
+    are read from, if not from the tables of the columns. lock: the rows stay ours until the
+    transaction ends.
     """
 
     def __init__(
@@ -63,6 +75,10 @@ class Reading:
             compiled = query.compile(connection, compile_kwargs={"literal_binds": True})
             self._sql[name] = str(compiled)
         return self._sql[name]
+
+
+NOW = Reading((type_coerce(utc_now(), UtcDateTime()),))
+"""The database's time."""
 
 
 @dataclass(frozen=True)

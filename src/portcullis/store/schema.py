@@ -215,8 +215,7 @@ device_work = Table(
     Index(None, "failed_at"),
 )
 
-# emmg: which devices are being sealed, by whom. The row of the empty token is a gate: who claims
-# holds its lock.
+# emmg: which devices are being sealed, by whom.
 claims = Table(
     "claims",
     metadata,
@@ -225,6 +224,18 @@ claims = Table(
     Column("claimed_until", UtcDateTime, nullable=False),  # others may take it over from then on
     Column("devices", Integer, nullable=False),
     Column("device_ids", _LONG_TEXT, nullable=False),  # 1,3-5: in ascending order
+)
+
+# emmg: how far the queue is claimed, by priority; NULL: the next claim begins with the first entry.
+# Who claims holds the rows' locks.
+queue_places = Table(
+    "queue_places",
+    metadata,
+    Column("priority", SmallInteger, primary_key=True, autoincrement=False),
+    Column("due_at", UtcDateTime),
+    Column("state_sealed_at", UtcDateTime),
+    Column("device_id", BigInteger),
+    Column("begun_at", UtcDateTime),  # with the first entry
 )
 
 # scheduler (device keys: by import). `sealed_key` opens only in the encryptor, which checks

@@ -3,12 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, and_, case, or_, select
 
-from portcullis.store.bulk import get, is_among
-from portcullis.store.database import database_now, snapshot, unix_s, utc_now
-from portcullis.store.keys import DeviceKey, device_keys_and_activity
+from portcullis.store.bulk import among, listing
+from portcullis.store.database import snapshot, unix_s, utc_now
+from portcullis.store.keys import DeviceKey, keys_and_activity, keys_by_device
+from portcullis.store.readings import NOW, Reading, is_in, place, read
 from portcullis.store.schema import AGAIN, entitlements, keys, messages
 
 _TO_SEAL = (0, AGAIN)
@@ -24,6 +27,10 @@ Start None: since its order, or long ago. End None: open.
 """
 
 
+Chain = Mapping[str, Any]
+"""A row of `keys`."""
+
+
 @dataclass(frozen=True)
 class Orders:
     """What was ordered for a batch of devices, read in one go, with the keys to seal it."""
@@ -33,7 +40,7 @@ class Orders:
     entitlements: Mapping[int, Sequence[Window]]  # by product
     messages: Mapping[int, Sequence[RowMapping]]  # to be sealed, or withdrawn
     device_keys: Mapping[int, DeviceKey]
-    chains: Mapping[int, Sequence[RowMapping]]  # product → not retired, newest first
+    chains: Mapping[int, Sequence[Chain]]  # product → not retired, newest first
 
 
 def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
@@ -43,64 +50,68 @@ def read_orders(engine: Engine, device_ids: Collection[int]) -> Orders:
     together with the rights it had.
     """
     with snapshot(engine) as connection:
-        now = database_now(connection)
-        windows, products = _windows(connection, device_ids, now)
-        device_keys, active = device_keys_and_activity(connection, device_ids)
+        theirs = among("device_id", device_ids)
+        [[now]], held, found, (_, message_ids) = read(
+            connection,
+            NOW.of(),
+            _WINDOWS.of(among=theirs),
+            keys_and_activity(device_ids),
+            _UNSEALED.of(among=theirs),
+        )
+        device_keys, active = keys_by_device(found)
         return Orders(
             now=now,
             active=active,
-            entitlements=windows,
-            messages=_texts(connection, device_ids, now),
+            entitlements=_windows(held),
+            messages=_texts(connection, message_ids, now),
             device_keys=device_keys,
-            chains=_chains(connection, products),
+            chains=_chains(connection, set(held[1])),
         )
 
 
-def _chains(connection: Connection, products: Collection[int]) -> dict[int, list[RowMapping]]:
+_CHAIN = Reading(
+    tuple(keys.c),
+    keys.c.purpose == "product",
+    is_in(keys.c.owner, "products"),
+    keys.c.retired_at.is_(None),
+    keys.c.seal_epoch.is_not(None),
+)
+
+
+def _chains(connection: Connection, products: Collection[int]) -> dict[int, list[Chain]]:
     """The chains of products, newest first."""
-    chains: dict[int, list[RowMapping]] = {}
-    for row in connection.execute(
-        select(keys)
-        .where(
-            keys.c.purpose == "product",
-            keys.c.owner.in_(products),
-            keys.c.retired_at.is_(None),
-            keys.c.seal_epoch.is_not(None),
-        )
-        .order_by(keys.c.owner, keys.c.first_epoch.desc())
-    ).mappings():
+    [found] = read(connection, _CHAIN.of(products=listing(products)))
+    rows = [dict(zip(keys.c.keys(), row, strict=True)) for row in zip(*found, strict=True)]
+    chains: dict[int, list[Chain]] = {}
+    for row in sorted(rows, key=itemgetter("first_epoch"), reverse=True):
         chains.setdefault(row["owner"], []).append(row)
     return chains
 
 
 _HELD = entitlements.c
-_WINDOW = (
-    _HELD.device_id,
-    _HELD.product_id,
-    # One that begins with its order has begun, whatever the clock says; most began long ago.
-    case(
-        (or_(_HELD.starts_at == _HELD.ordered_at, _HELD.starts_at <= utc_now()), None),
-        else_=unix_s(_HELD.starts_at),
+_WINDOWS = Reading(
+    (
+        _HELD.device_id,
+        _HELD.product_id,
+        # One that begins with its order has begun, whatever the clock says; most began long ago.
+        case(
+            (or_(_HELD.starts_at == _HELD.ordered_at, _HELD.starts_at <= utc_now()), None),
+            else_=unix_s(_HELD.starts_at),
+        ),
+        unix_s(_HELD.ends_at),
     ),
-    unix_s(_HELD.ends_at),
+    place("among"),
+    or_(_HELD.ends_at.is_(None), _HELD.ends_at > utc_now()),
 )
 
 
-def _windows(
-    connection: Connection, device_ids: Collection[int], now: datetime
-) -> tuple[Mapping[int, Sequence[Window]], Collection[int]]:
-    """What devices are entitled to, and all products in that."""
-    found = get(
-        connection,
-        _WINDOW,
-        is_among(_HELD.device_id, device_ids),
-        or_(_HELD.ends_at.is_(None), _HELD.ends_at > now),
-    )
+def _windows(found: Sequence[list[Any]]) -> Mapping[int, Sequence[Window]]:
+    """What devices are entitled to."""
     device_ids, *window = found
     windows: dict[int, list[Window]] = {}
     for device_id, one in sorted(zip(device_ids, zip(*window, strict=True), strict=True)):
         windows.setdefault(device_id, []).append(one)
-    return windows, set(window[0])
+    return windows
 
 
 def begins_at(starts_at: datetime, ordered_at: datetime | None) -> datetime | None:
@@ -111,24 +122,31 @@ def begins_at(starts_at: datetime, ordered_at: datetime | None) -> datetime | No
     return None if starts_at == ordered_at else starts_at
 
 
+_UNSEALED = Reading(
+    (messages.c.device_id, messages.c.message_id),
+    place("among"),
+    or_(
+        and_(messages.c.sealed.in_(_TO_SEAL), messages.c.removed_at.is_(None)),
+        and_(
+            messages.c.sealed != 0,
+            messages.c.removed_at.is_not(None),
+            messages.c.withdrawal_sealed.in_(_TO_SEAL),
+        ),
+    ),
+)
+
+
 def _texts(
-    connection: Connection, device_ids: Collection[int], now: datetime
+    connection: Connection, message_ids: Collection[int], now: datetime
 ) -> Mapping[int, Sequence[RowMapping]]:
-    rows = connection.execute(
-        select(messages).where(
-            is_among(messages.c.device_id, device_ids),
-            messages.c.expires_at > now - MESSAGE_GRACE,
-            or_(
-                and_(messages.c.sealed.in_(_TO_SEAL), messages.c.removed_at.is_(None)),
-                and_(
-                    messages.c.sealed != 0,
-                    messages.c.removed_at.is_not(None),
-                    messages.c.withdrawal_sealed.in_(_TO_SEAL),
-                ),
-            ),
-        )
-    )
+    """The messages, but for those long over."""
     texts: dict[int, list[RowMapping]] = {}
-    for row in rows.mappings():
-        texts.setdefault(row["device_id"], []).append(row)
+    if message_ids:
+        found = connection.execute(
+            select(messages).where(
+                messages.c.message_id.in_(message_ids), messages.c.expires_at > now - MESSAGE_GRACE
+            )
+        )
+        for row in found.mappings():
+            texts.setdefault(row["device_id"], []).append(row)
     return texts

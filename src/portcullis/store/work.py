@@ -6,64 +6,23 @@ reads what was ordered; `finish` writes, numbers too, only where the claim is st
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import gt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import (
-    BindParameter,
-    Column,
-    ColumnElement,
-    Connection,
-    Engine,
-    Integer,
-    Select,
-    bindparam,
-    case,
-    false,
-    func,
-    literal_column,
-    or_,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import Connection, Engine, update
 
 from portcullis.emm import Kind
-from portcullis.store.bulk import get, is_among, is_one_of, listing, literal, put
-from portcullis.store.claims import (
-    Claim,
-    devices_claimed,
-    enter,
-    let_go,
-    read_claim,
-    read_claims,
-    runs_of,
-    write_claim,
-)
-from portcullis.store.database import (
-    as_time,
-    database_now,
-    retried,
-    see_uncommitted,
-    utc_now,
-    writing,
-)
+from portcullis.store.bulk import Script, among, listing, literal
+from portcullis.store.claims import Claim, claim_under, claims_of, let_go, runs_of, write_claim
+from portcullis.store.database import database_now, retried, writing
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.held import HeldError, read_held
-from portcullis.store.schema import (
-    PRIORITIES,
-    UtcDateTime,
-    airings,
-    claims,
-    device_work,
-    emms,
-    messages,
-)
-
-_LONGEST_WAIT = timedelta(minutes=10)
+from portcullis.store.queue import Queue, latest
+from portcullis.store.readings import NOW, Reading, is_in, place, read
+from portcullis.store.schema import airings, claims, device_work, emms
 
 
 class Claimed(NamedTuple):
@@ -92,106 +51,23 @@ def claim(engine: Engine, token: str, limit: int, hold: timedelta) -> list[Claim
     backup is ahead of all it ever aired.
     """
     with writing(engine) as connection:
-        see_uncommitted(connection)
-        now = database_now(connection)
-        enter(connection, now)
-        # Before the queue: who lets go of a device has taken it from there.
-        known = read_claims(connection)
-        held = [one for one in known if now < one.until <= _latest(now, hold)]
-        ids = _due_ids(connection, now, hold, limit, held)
-        if not ids:
+        queue = Queue(connection, hold)
+        now = queue.now
+        held = [one for one in queue.claims if now < one.until <= latest(now, hold)]
+        taken = frozenset().union(*(one.device_ids for one in held))
+        found = _claimed(connection, queue.take(limit, taken), now)
+        mine = {one.device_id for one in found}
+        if not mine:
             return []
-        mine = set(ids)
-        for one in known:
+        script = Script(connection)
+        for one in queue.claims:
             if one.token == token:
                 mine |= one.device_ids
             elif one not in held and not mine.isdisjoint(one.device_ids):
-                let_go(connection, one, ids)
-        write_claim(connection, Claim(token, now, now + hold, runs_of(mine)))
-    with engine.connect() as connection:
-        return _claimed(connection, ids, now)
-
-
-def _due_ids(
-    connection: Connection, now: datetime, hold: timedelta, limit: int, held: Sequence[Claim]
-) -> list[int]:
-    """Up to `limit` due devices that are in no claim, fresh orders first."""
-    ids: list[int] = []
-    claimed = frozenset().union(*(one.device_ids for one in held))
-    for priority in PRIORITIES:
-        # As many more as are claimed, to be left out here: a server takes longer to compare.
-        queue = _queue(priority, now, _latest(now, hold)).limit(len(claimed) + limit)
-        (due,) = get(connection, (queue.subquery().c.device_id,))
-        ids += [one for one in due if one not in claimed][: limit - len(ids)]
-        if len(ids) >= limit:
-            break
-    return ids
-
-
-Moment = datetime | BindParameter[datetime]
-
-
-def _queue(priority: int, now: Moment, latest: Moment) -> Select[tuple[int]]:
-    """What is due, claimed or not, in the order in which it came due."""
-    work = device_work.c
-    due = or_(work.due_at <= now, work.due_at > latest)
-    return select(work.device_id).where(work.priority == priority, due).order_by(work.due_at)
-
-
-_NOW, _LATEST = (bindparam(name, type_=UtcDateTime()) for name in ("now", "latest"))
-_WAITING = select(
-    *(
-        select(func.count())
-        .select_from(
-            _queue(one, _NOW, _LATEST).limit(bindparam("most", type_=Integer())).subquery()
-        )
-        .scalar_subquery()
-        for one in PRIORITIES
-    )
-)
-
-
-def is_any_due(engine: Engine, hold: timedelta) -> bool:
-    """Whether there may be something to claim: what an idle EMMG asks, mostly in one statement.
-
-    There is if more devices are due than are claimed.
-    """
-    with engine.connect() as connection:
-        see_uncommitted(connection)
-        now, priorities = _due(connection, hold)
-        if not priorities:
-            return False
-        latest = _latest(now, hold)
-        claimed = devices_claimed(connection, now, latest)
-        asked = {"now": now, "latest": latest, "most": claimed + 1}
-        due: int = sum(connection.execute(_WAITING, asked).one())
-        return due > claimed
-
-
-_ENDS = select(
-    utc_now(),
-    *(
-        select(end(device_work.c.due_at)).where(device_work.c.priority == one).scalar_subquery()
-        for one in PRIORITIES
-        for end in (func.min, func.max)
-    ),
-)
-
-
-def _due(connection: Connection, hold: timedelta) -> tuple[datetime, Sequence[int]]:
-    """The database's time, and the priorities of which something is due by it."""
-    said, *ends = connection.execute(_ENDS).one()
-    now = as_time(said)
-    return now, [
-        priority
-        for priority, first, last in zip(PRIORITIES, ends[::2], ends[1::2], strict=True)
-        if first is not None and (first <= now or last > _latest(now, hold))
-    ]
-
-
-def _latest(now: datetime, hold: timedelta) -> datetime:
-    """The latest that anything is put off to: beyond it, the clock has stepped back since."""
-    return now + hold + _LONGEST_WAIT
+                let_go(script, one, mine)
+        write_claim(script, Claim(token, now, now + hold, runs_of(mine)))
+        script.run()
+        return found
 
 
 @retried
@@ -210,28 +86,25 @@ def claimed(engine: Engine, token: str) -> list[Claimed]:
     One that has ended is claimed anew by whoever is first.
     """
     with engine.connect() as connection:
-        mine = read_claim(connection, token)
-        if mine is None or mine.until <= database_now(connection):
-            return []
-        return _claimed(connection, mine.device_ids, mine.at)
+        [[now]], found = read(connection, NOW.of(), claim_under(token))
+        mine = [one for one in claims_of(found) if one.until > now]
+        return _claimed(connection, mine[0].device_ids, mine[0].at) if mine else []
 
 
-_CLAIMED = (
-    *(device_work.c.device_id, device_work.c.wanted, device_work.c.state_wanted),
-    *(device_work.c.state_sealed, device_work.c.epoch, device_work.c.sequence),
-    *(device_work.c.cause, device_work.c.tries, device_work.c.held, device_work.c.dirty_at),
-    device_work.c.sealed,
+_WORK = device_work.c
+_CLAIMED = Reading(
+    (
+        *(_WORK.device_id, _WORK.wanted, _WORK.state_wanted, _WORK.state_sealed, _WORK.epoch),
+        *(_WORK.sequence, _WORK.cause, _WORK.tries, _WORK.held, _WORK.dirty_at, _WORK.sealed),
+    ),
+    place("among"),
+    _WORK.due_at.is_not(None),
 )
 
 
 def _claimed(connection: Connection, ids: Collection[int], at: datetime) -> list[Claimed]:
-    """Devices claimed at a time, as committed: what was read of the queue may not have been."""
-    found = get(
-        connection,
-        _CLAIMED,
-        is_among(device_work.c.device_id, ids),
-        device_work.c.due_at.is_not(None),
-    )
+    """Devices claimed at a time."""
+    [found] = read(connection, _CLAIMED.of(among=among("device_id", ids)))
     device_id, wanted, state, state_sealed, epoch, sequence, cause, tries, held, dirty_at, done = (
         found
     )
@@ -279,88 +152,96 @@ class Finished(NamedTuple):
     held: Mapping[int, int] | None
 
 
+_NOW_SEALED = Reading(
+    (_WORK.device_id, _WORK.wanted, _WORK.epoch, _WORK.sequence, _WORK.sealed),
+    is_in(_WORK.device_id, "ids"),
+    lock=True,
+)
+_FURTHER_PARTS = Reading(
+    (emms.c.device_id, emms.c.message_id, emms.c.part),
+    place("among"),
+    emms.c.part > 1,
+    emms.c.tombstone == 0,
+)
+
+
 @retried
 def finish(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
     """Write what was sealed, for the devices whose claim is still ours; returns those."""
+    ids = [done.claimed.device_id for done in batch]
     with writing(engine) as connection:
-        mine = read_claim(connection, token, lock=True)
-        if mine is None:
+        held, (device_ids, *sealed), further, [[now]] = read(
+            connection,
+            claim_under(token, lock=True),
+            _NOW_SEALED.of(ids=listing(sorted(ids))),
+            _FURTHER_PARTS.of(among=among("device_id", ids)),
+            NOW.of(),
+        )
+        if not (claim := next(iter(claims_of(held)), None)):
             return set()
-        now = database_now(connection)
-        ours = mine.device_ids.intersection(done.claimed.device_id for done in batch)
-        batch = [done for done in batch if done.claimed.device_id in ours]
-        rows = _lock(connection, ours)
+        rows = dict(zip(device_ids, zip(*sealed, strict=True), strict=True))
+        ours = claim.device_ids
         # Also an EMMG of a release before `claims` has written nothing meanwhile.
-        batch = [done for done in batch if rows[done.claimed.device_id][1:] == done.claimed.before]
+        batch = [
+            done
+            for done in batch
+            if done.claimed.device_id in ours
+            and rows.get(done.claimed.device_id, ())[1:] == done.claimed.before
+        ]
         written = {done.claimed.device_id for done in batch}
+        script = Script(connection)
         if batch:
-            _settle(connection, batch, {one: rows[one][0] for one in written}, now)
-        let_go(connection, mine, ours)
+            _settle(script, batch, {one: rows[one][0] for one in written}, now)
+        let_go(script, claim, ids)
+        _write_airings(script, batch, now)
+        script.run()
         if any(done.emms for done in batch):
-            _write_airings(connection, batch, now)
-            _write_emms(connection, batch, now)
+            _write_emms(connection, batch, zip(*further, strict=True), now)
         return written
 
 
-def _lock(connection: Connection, ids: Collection[int]) -> Mapping[int, tuple[int, int, int, int]]:
-    """Device → wanted, epoch, sequence and orders sealed, as they now stay."""
-    work = device_work.c
-    device_id, *now = get(
-        connection,
-        (work.device_id, work.wanted, work.epoch, work.sequence, work.sealed),
-        is_one_of(work.device_id, sorted(ids)),
-        lock=True,
-    )
-    return dict(zip(device_id, zip(*now, strict=True), strict=True))
-
-
 def _settle(
-    connection: Connection, batch: Sequence[Finished], wanted: Mapping[int, int], now: datetime
+    script: Script, batch: Sequence[Finished], wanted: Mapping[int, int], now: datetime
 ) -> None:
     """Have the queue and the devices' rows say what is sealed.
 
     wanted: device → orders by now; where they are more than were claimed, it stays dirty.
     """
-    work = device_work.c
     ours = [done.claimed for done in batch]
     ids = [one.device_id for one in ours]
     dirty = {one.device_id: one.wanted for one in ours if wanted[one.device_id] > one.wanted}
-    seals_state = [one.device_id for one in ours if one.seals_state]
-    with_state = true() if len(seals_state) == len(ids) else is_among(work.device_id, seals_state)
-    still_dirty = is_one_of(work.device_id, dirty) if dirty else false()
-    covered = _each(work.wanted, dirty, ids)
     numbers = {one.device_id: one.sequence for one in ours if one.seals_state}
     held = {
         done.claimed.device_id: json.dumps(done.held, sort_keys=True)
         for done in batch
         if done.held != done.claimed.held
     }
+    at, covered = literal(now), _each("wanted", dirty, ids)
+    with_state = among("device_id", numbers)
+    due_at = f"CASE WHEN device_id IN {listing(dirty)} THEN {at} END" if dirty else "NULL"
     becomes = {
-        "sequence": _each(work.sequence, numbers, ids),
-        "state_sealed": case((with_state, covered), else_=work.state_sealed),
-        "state_sealed_at": case((with_state, now), else_=work.state_sealed_at),
-        "dirty_at": case((still_dirty, now), else_=None),
-        "due_at": case((still_dirty, now), else_=None),
+        "sequence": _each("sequence", numbers, ids),
+        "state_sealed": f"CASE WHEN {with_state} THEN {covered} ELSE state_sealed END",
+        "state_sealed_at": f"CASE WHEN {with_state} THEN {at} ELSE state_sealed_at END",
+        "dirty_at": due_at,
+        "due_at": due_at,
         "sealed": covered,
-        "tries": 0,
-        "last_error": None,
-        "claim_token": None,
-        "claim_wanted": None,
+        "tries": "0",
+        "last_error": "NULL",
+        "claim_token": "NULL",
+        "claim_wanted": "NULL",
     }
     if held:  # dear to write, if only as it was
-        becomes["held"] = _each(work.held, held, ids)
-    connection.execute(update(device_work).where(is_among(work.device_id, ids)).values(becomes))
+        becomes["held"] = _each("held", held, ids)
+    sets = ", ".join(f"{name} = {value}" for name, value in becomes.items())
+    script.add(f"UPDATE device_work SET {sets} WHERE {among('device_id', ids)}")  # noqa: S608 (literals)  # nosec B608
     for kind, column in ((Kind.MESSAGE, "sealed"), (Kind.WITHDRAWAL, "withdrawal_sealed")):
         texts = [sealed.message_id for done in batch for sealed in done.emms if sealed.kind is kind]
         if texts:
-            connection.execute(
-                update(messages).where(is_one_of(messages.c.message_id, texts)).values({column: 1})
-            )
+            script.add(f"UPDATE messages SET {column} = 1 WHERE message_id IN {listing(texts)}")  # noqa: S608 (numbers)  # nosec B608
 
 
-def _each(
-    column: Column[Any], values: Mapping[int, str | int], ids: Sequence[int]
-) -> ColumnElement[Any]:
+def _each(column: str, values: Mapping[int, str | int], ids: Sequence[int]) -> str:
     """What a column of the devices becomes: these values, or where none is said what it was.
 
     Values are few, devices many.
@@ -368,15 +249,15 @@ def _each(
     alike: dict[str, list[int]] = {}
     for device_id, value in values.items():
         alike.setdefault(literal(value), []).append(device_id)
-    other = column.name
+    other = column
     if alike and len(values) == len(ids):
         other = max(alike, key=lambda value: len(alike[value]))
         del alike[other]
     cases = "".join(f" WHEN device_id IN {listing(some)} THEN {to}" for to, some in alike.items())
-    return literal_column(f"CASE{cases} ELSE {other} END" if cases else other, column.type)
+    return f"CASE{cases} ELSE {other} END" if cases else other
 
 
-def _write_airings(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
+def _write_airings(script: Script, batch: Sequence[Finished], now: datetime) -> None:
     """Have the orders that these EMMs cover wait for their first airing."""
     at = literal(now)
     rows = [
@@ -386,7 +267,7 @@ def _write_airings(connection: Connection, batch: Sequence[Finished], now: datet
         if emm.cause == "order"
     ]
     columns = ("device_id", "message_id", "wanted", "sealed_at", "first_aired_at")
-    put(connection, airings, columns, rows, ["sealed_at"])
+    script.put(airings, columns, rows, ["sealed_at"])
 
 
 _KEY = ("device_id", "message_id", "part")
@@ -396,59 +277,41 @@ _SLOT = (
 _OF_AN_ORDER = ("starts_at", "ends_at", "ordered_at")
 
 
-def _write_emms(connection: Connection, batch: Sequence[Finished], now: datetime) -> None:
+def _write_emms(
+    connection: Connection,
+    batch: Sequence[Finished],
+    further: Iterable[tuple[int, int, int]],
+    now: datetime,
+) -> None:
+    """further: device, message and part of each part on air beyond a first."""
     at = literal(now)
     sealed = [emm for done in batch for emm in done.emms]
     laid_out: dict[bool, list[str]] = {True: [], False: []}
     for emm in sealed:
         laid_out[emm.cause == "order"] += _emm_rows(emm, at)
-    shrunk = _shrunk(connection, sealed)
+    parts = {(emm.device_id, emm.message_id): len(emm.sections) for emm in sealed}
+    shrunk = {of[:2] for of in further if of[2] > parts.get(of[:2], of[2])}
+    script = Script(connection)
     revision = next_revision(connection)
     for is_order, rows in laid_out.items():
         columns = (*_SLOT, *_OF_AN_ORDER, "revision") if is_order else (*_SLOT, "revision")
         # An order's EMM has not been aired; a re-key, of states only, keeps when its slot was.
         update = (*columns, "first_aired_at") if is_order else columns
-        put(connection, emms, (*_KEY, *columns), [f"({row},{revision})" for row in rows], update)
-    _withdraw_parts(connection, shrunk, revision)
+        script.put(emms, (*_KEY, *columns), [f"({row},{revision})" for row in rows], update)
+    _withdraw_parts(script, shrunk, revision)
+    script.run()
 
 
-def _shrunk(connection: Connection, sealed: Sequence[SealedEmm]) -> list[tuple[int, int]]:
-    """Device and message of each that has parts on air that its new set no longer has."""
-    slot = emms.c
-    parts = {(emm.device_id, emm.message_id): len(emm.sections) for emm in sealed}
-    on_air = get(
-        connection,
-        (slot.device_id, slot.message_id, slot.part),
-        is_among(slot.device_id, (device_id for device_id, _ in parts)),
-        slot.part > 1,
-        slot.tombstone == 0,
-    )
-    return [
-        (device_id, message_id)
-        for device_id, message_id, part in zip(*on_air, strict=True)
-        if part > parts.get((device_id, message_id), part)
-    ]
-
-
-def _withdraw_parts(
-    connection: Connection, shrunk: Sequence[tuple[int, int]], revision: int
-) -> None:
+def _withdraw_parts(script: Script, shrunk: Collection[tuple[int, int]], revision: int) -> None:
     """Parts that the new set no longer has leave the carousel."""
-    slot = emms.c
     states = [one for one in shrunk if not one[1]]
     texts = [one for one in shrunk if one[1]]
     for some in filter(None, (states, texts)):
         device_ids, message_ids = zip(*some, strict=True)
-        connection.execute(
-            update(emms)
-            .where(
-                is_among(slot.device_id, device_ids),
-                is_one_of(slot.message_id, set(message_ids)),
-                slot.part > 1,
-                slot.revision < revision,
-                slot.tombstone == 0,
-            )
-            .values(tombstone=1, revision=revision)
+        script.add(
+            f"UPDATE emms SET tombstone = 1, revision = {revision}"  # noqa: S608 (numbers)  # nosec B608
+            f" WHERE {among('device_id', device_ids)} AND message_id IN {listing(message_ids)}"
+            f" AND part > 1 AND revision < {revision} AND tombstone = 0"
         )
 
 
