@@ -3,9 +3,10 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
-from bench.baseline import packets, sent_per_cpu_s
-from bench.cycler import Cycler, cycler
+from bench.baseline import packets, sent_per_cpu_s, sink
+from bench.cycler import Cycler, Drain, cycler
 from bench.mariadb import Server, free_port, server
 from bench.measure import Measured, Meter, interleave
 from bench.population import WALKED_LONG_AGO, states
@@ -37,10 +38,11 @@ def saturated(
     *,
     streams: int = 1,
     program: Sequence[str] = PORTCULLIS,
+    drain: Drain | None = None,
 ) -> Iterator[Cycler]:
     """A cycler that always has more due than it may send, on each of its streams."""
     stream = f'bandwidth_kbit_s = {kbit_s}\nprovision = "{provision}"\n{_CLASSES}'
-    with cycler(database.url, [stream] * streams, program) as airing:
+    with cycler(database.url, [stream] * streams, program, drain) as airing:
         yield airing
 
 
@@ -71,7 +73,10 @@ def run(boxes: int = 100_000, seconds: float = 5, rounds: int = 5) -> Result:
         population(database, boxes)
         for provision in ("tcp", "udp"):
             for streams in (1, _STREAMS):
-                with saturated(database, provision, streams=streams) as airing:
+                # Over UDP both are heard by the same program.
+                with saturated(
+                    database, provision, streams=streams, drain=partial(sink, program)
+                ) as airing:
                     time.sleep(seconds)  # the first turns come after the start
                     found[provision, streams] = interleave(
                         {

@@ -18,9 +18,16 @@ def packets() -> Iterator[Path]:
         yield program
 
 
+@contextmanager
+def sink(program: Path, port: int) -> Iterator[None]:
+    """Takes datagrams and drops them."""
+    with running([str(program), "sink", str(port)]):
+        yield
+
+
 def sent_per_cpu_s(program: Path, port: int, seconds: float) -> float:
     """Packets a CPU second of the `sendmmsg` loop, to a sink that drops them."""
-    with running([str(program), "sink", str(port), str(seconds + 5)]):
+    with sink(program, port):
         run = subprocess.run(
             [program, "send", str(port), str(seconds)], check=True, capture_output=True, text=True
         )

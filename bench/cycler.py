@@ -3,8 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bench.mariadb import free_port
 from bench.processes import PORTCULLIS, folder, running, service, until
 
+Drain = Callable[[int], AbstractContextManager[None]]
 STEADY = '[[cycler.stream.class]]\nname = "steady"\nevery = "{every}"\n'
 
 
@@ -50,10 +51,17 @@ class Cycler:
 
 @contextmanager
 def cycler(
-    url: str, streams: Sequence[str], program: Sequence[str] = PORTCULLIS
+    url: str,
+    streams: Sequence[str],
+    program: Sequence[str] = PORTCULLIS,
+    drain: Drain | None = None,
 ) -> Iterator[Cycler]:
-    """A cycler on the database at `url`, and its multiplexer; `streams`: TOML of each stream."""
-    with folder() as home:
+    """A cycler on the database at `url`, and its multiplexer; `streams`: TOML of each stream.
+
+    drain: what takes the datagrams on a port in the place of the multiplexer, which notes them.
+    """
+    with ExitStack() as stack:
+        home = stack.enter_context(folder())
         port, monitor = free_port(), f"127.0.0.1:{free_port()}"
         tables = [
             f'[[cycler.stream]]\nclient_id = {0xFFF00001 + i}\nmux = "127.0.0.1:{port}"\n{one}'
@@ -67,11 +75,14 @@ def cycler(
         )
         log = home / "mux.log"
         command = [sys.executable, "-m", "bench.timing_mux", str(port), str(home / "mux.npz")]
-        with running(command, log) as mux:
-            until(lambda: _listens(port), mux, log)
-            started_at = time.time()
-            with service("cycler", config, monitor, program=program) as process:
-                yield Cycler(process.pid, home, monitor, started_at, mux)
+        if drain is not None:
+            command.append("no-udp")
+            stack.enter_context(drain(port))
+        mux = stack.enter_context(running(command, log))
+        until(lambda: _listens(port), mux, log)
+        started_at = time.time()
+        process = stack.enter_context(service("cycler", config, monitor, program=program))
+        yield Cycler(process.pid, home, monitor, started_at, mux)
 
 
 def _listens(port: int) -> bool:

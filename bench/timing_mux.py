@@ -1,6 +1,7 @@
 """A multiplexer that notes when each data_provision comes: `python -m bench.timing_mux PORT OUT`.
 
-TCP and UDP on the same port; allocates what is asked for. On SIGTERM it writes OUT (npz): by
+TCP and UDP on the same port, or with `no-udp` behind these TCP alone, another taking the
+datagrams; allocates what is asked for. On SIGTERM it writes OUT (npz): by
 client_id an array of (seconds, packets). Over TCP the time is when `recv` returned, over UDP the
 kernel's.
 """
@@ -82,18 +83,19 @@ def _accept(listener: socket.socket, noted: Noted) -> None:
         threading.Thread(target=_hear_tcp, args=(connection, noted), daemon=True).start()
 
 
-def main(port: int, out: Path) -> None:
+def main(port: int, out: Path, *, hears_udp: bool) -> None:
     """Listen until SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     noted: Noted = defaultdict(list)
     listener = socket.create_server(("127.0.0.1", port))
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", port))
     threading.Thread(target=_accept, args=(listener, noted), daemon=True).start()
-    threading.Thread(target=_hear_udp, args=(udp, noted), daemon=True).start()
+    if hears_udp:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", port))
+        threading.Thread(target=_hear_udp, args=(udp, noted), daemon=True).start()
     signal.sigwait({signal.SIGTERM})
     np.savez(out, **{str(client): np.array(list(rows)) for client, rows in noted.items()})
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), hears_udp="no-udp" not in sys.argv[3:])

@@ -10,7 +10,7 @@ from portcullis.cycler.asrun import AsRunWriter
 from portcullis.cycler.config import StreamConfig
 from portcullis.cycler.follower import DatabaseClock
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
-from portcullis.cycler.stream import Stream
+from portcullis.cycler.stream import Stream, tick_s
 from portcullis.store.database import engine_for
 
 
@@ -21,7 +21,13 @@ def stream(tmp_path: Path) -> Iterator[Stream]:
     asrun = AsRunReports(AsRunWriter(tmp_path, 90, 1 << 30), asyncio.Lock())
     reports = FirstAiringReports(engine)
     yield Stream(
-        StreamConfig(), engine, "here", DatabaseClock(), first_airings=reports, asrun=asrun
+        StreamConfig(),
+        engine,
+        "here",
+        DatabaseClock(),
+        tick_s=0.004,
+        first_airings=reports,
+        asrun=asrun,
     )
     engine.dispose()
 
@@ -59,3 +65,8 @@ def test_a_turn_that_fails_ends_the_airing(stream: Stream, monkeypatch: pytest.M
     monkeypatch.setattr(stream, "turn", fail)
     with pytest.raises(ZeroDivisionError):
         asyncio.run(stream.air())
+
+
+def test_streams_that_are_many_take_their_turns_less_often() -> None:
+    """Alone, every 2 ms; then as often as they are milliseconds, down to every 4."""
+    assert [tick_s(streams) for streams in (1, 2, 3, 4, 100)] == [0.002, 0.002, 0.003, 0.004, 0.004]

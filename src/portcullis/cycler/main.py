@@ -17,7 +17,7 @@ from portcullis.cycler.config import CyclerConfig
 from portcullis.cycler.follower import DatabaseClock, Follower
 from portcullis.cycler.metrics import CyclerMetrics
 from portcullis.cycler.reports import AsRunReports, FirstAiringReports
-from portcullis.cycler.stream import Stream
+from portcullis.cycler.stream import Stream, tick_s
 from portcullis.runtime.clock import WallClock
 from portcullis.runtime.config import ConfigSource, DatabaseConfig
 from portcullis.runtime.memory import share_one_heap
@@ -89,7 +89,17 @@ def _streams(
         directory = Path(config.asrun_dir) / one.name.replace(":", "-")
         keep_bytes = config.asrun_keep_mb << 20
         asrun = AsRunReports(AsRunWriter(directory, config.asrun_keep_days, keep_bytes), turn)
-        streams.append(Stream(one, engine, holder, clock, first_airings=first_airings, asrun=asrun))
+        streams.append(
+            Stream(
+                one,
+                engine,
+                holder,
+                clock,
+                tick_s=tick_s(len(config.stream)),
+                first_airings=first_airings,
+                asrun=asrun,
+            )
+        )
     return streams
 
 

@@ -31,7 +31,7 @@ from portcullis.store.leases import Held, lease_note, release_lease, take_lease
 LEASE_TTL = timedelta(seconds=3)
 _RENEW_S = 1.0
 _AFTER_OUTAGE_S = 2.0  # what a standby leaves a holder, when the database is back, to renew
-_TICK_S = 0.004  # between turns, and between news and the turn that they share
+_LEAST_TICK_S, _MOST_TICK_S = 0.002, 0.004
 _IDLE_S = 1.0
 _CYCLES_S = 0.1  # how often it is looked where the cycle stands
 
@@ -43,6 +43,14 @@ ORDER_TO_AIR_S = histogram(
 )
 
 log = get_logger("portcullis.cycler.stream")
+
+
+def tick_s(streams: int) -> float:
+    """Seconds between the turns of a stream, and between news and the turn that they share.
+
+    Most of what a turn costs is to wake up for it: streams have fewer where there are more.
+    """
+    return min(max(_LEAST_TICK_S, streams / 1000), _MOST_TICK_S)
 
 
 class Stream:
@@ -60,10 +68,12 @@ class Stream:
         holder: str,
         clock: DatabaseClock,
         *,
+        tick_s: float,
         first_airings: FirstAiringReports,
         asrun: AsRunReports,
     ) -> None:
         self.config = config
+        self._tick_s = tick_s
         self.carousel = Carousel(config.classes)
         self.wake = asyncio.Event()
         self.link = Link(config, self.wake.set)
@@ -120,9 +130,9 @@ class Stream:
                 if self._failure is not None:
                     raise self._failure
                 # News: orders that come in one by one share the next turn.
-                if self._timer.when() > loop.time() + _TICK_S:
+                if self._timer.when() > loop.time() + self._tick_s:
                     self._timer.cancel()
-                    self._timer = loop.call_later(_TICK_S, self._on_time)
+                    self._timer = loop.call_later(self._tick_s, self._on_time)
         finally:
             self._timer.cancel()
 
@@ -157,7 +167,7 @@ class Stream:
             self._pacer.spend(picks.packets)
             self._send(picks, wall)
         idle = 0.0 if picks.packets == packets else self.carousel.next_due(wall - now) - now
-        return min(max(idle, self._pacer.delay(1), _TICK_S), _IDLE_S)
+        return min(max(idle, self._pacer.delay(1), self._tick_s), _IDLE_S)
 
     async def keep_lease(self) -> None:
         """Take and renew the lease until cancelled; without the database, go on as before."""
