@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
 import pytest
-from sqlalchemy import Engine, event, select, update
+from sqlalchemy import Engine, event, null, select, update
 
 from portcullis.emm import Kind
 from portcullis.store.claims import all_claims, claims_of
-from portcullis.store.database import database_now, engine_for, writing
+from portcullis.store.database import database_now, engine_for, utc_now, writing
 from portcullis.store.failures import (
     MAX_TRIES,
     failed_devices,
@@ -21,7 +21,14 @@ from portcullis.store.failures import (
 from portcullis.store.queue import is_any_due
 from portcullis.store.readings import NOW as READ_NOW
 from portcullis.store.readings import read
-from portcullis.store.schema import airings, claims, device_work, emms, feed
+from portcullis.store.schema import (
+    PRIORITIES,
+    airings,
+    claims,
+    device_work,
+    emms,
+    feed,
+)
 from portcullis.store.work import (
     Claimed,
     Finished,
@@ -150,13 +157,13 @@ def test_claims_take_the_queue_in_its_order_each_device_once(engine: Engine, lim
 
 
 def test_a_claim_goes_on_where_the_last_one_ended(mariadb_url: str) -> None:
-    """The server reads what is claimed next, and nothing of what lies before it in the queue."""
+    """The server reads what comes behind that, and nothing of what lies before it in the queue."""
     engine = engine_for(mariadb_url)
     order(engine, *range(1, 201))
     pages = []
 
     def note(_link: object, _cursor: object, statement: str, *_: object) -> None:
-        if "AS queue" in statement and "priority = 0" in statement:
+        if "AS queue" in statement:
             pages.append(statement)
 
     event.listen(engine, "before_cursor_execute", note)
@@ -167,7 +174,7 @@ def test_a_claim_goes_on_where_the_last_one_ended(mariadb_url: str) -> None:
         connection.exec_driver_sql("FLUSH STATUS")
         connection.exec_driver_sql(pages[-1])
         asked = "SHOW SESSION STATUS LIKE 'Handler_read_next'"
-        assert int(connection.exec_driver_sql(asked).one()[1]) == 20 - 1
+        assert int(connection.exec_driver_sql(asked).one()[1]) == 200 - 3 * 20
     engine.dispose()
     assert len(pages) == 4
 
@@ -272,6 +279,22 @@ def test_a_dead_emmgs_claim_comes_due_by_itself(engine: Engine) -> None:
     order(engine, 1)
     claim(engine, "dead", 10, OVER)
     assert [c.device_id for c in claim(engine, "alive", 10, HOLD)] == [1]
+
+
+def test_an_entry_that_comes_or_goes_while_the_queue_is_looked_at_is_nothing_due(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first entry was seen, later than now, and then no last one; or the last one alone."""
+    order(engine, 1)
+    with writing(engine) as connection:
+        soon_at = database_now(connection) + HOLD
+        connection.execute(update(device_work).values(due_at=soon_at))
+    soon = select(device_work.c.due_at).scalar_subquery()
+    for ends in ((soon, null()), (null(), soon)):
+        monkeypatch.setattr(
+            "portcullis.store.queue._ENDS", select(utc_now(), *ends * len(PRIORITIES))
+        )
+        assert not is_any_due(engine, HOLD)
 
 
 def test_an_idle_emmg_is_told_of_what_nobody_has_claimed(engine: Engine) -> None:

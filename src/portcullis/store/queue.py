@@ -23,10 +23,11 @@ from sqlalchemy import (
 from portcullis.store.bulk import literal, put, row_of
 from portcullis.store.claims import all_claims, claims_of, devices_claimed
 from portcullis.store.database import as_time, see_uncommitted, utc_now
-from portcullis.store.readings import NOW, Reading, place, read
+from portcullis.store.readings import NOW, Asked, Reading, place, read
 from portcullis.store.schema import PRIORITIES, UtcDateTime, device_work, queue_places
 
 _LONGEST_WAIT = timedelta(minutes=10)
+_LEAST_PAGE = 500  # entries: as many as others may have claimed are soon passed over
 
 
 class Place(NamedTuple):
@@ -89,53 +90,51 @@ class Queue:
     def take(self, limit: int, claimed: Collection[int]) -> list[int]:
         """Up to `limit` devices that are not claimed, fresh orders first; notes the new places."""
         ids: list[int] = []
-        for priority in PRIORITIES:
+        # At once: each mostly has less than that, and a statement costs more than entries do.
+        size = max(limit, _LEAST_PAGE)
+        pages = [self._page(one, self._places[one], size) for one in PRIORITIES]
+        for priority, [page] in zip(PRIORITIES, read(self._connection, *pages), strict=True):
             if len(ids) < limit:
-                ids += self._take_of(priority, limit - len(ids), claimed)
+                ids += self._take_of(priority, page, size, most=limit - len(ids), claimed=claimed)
         return ids
 
-    def _take_of(self, priority: int, most: int, claimed: Collection[int]) -> Collection[int]:
-        at = self._places[priority]
+    def _take_of(
+        self, priority: int, page: list[int], size: int, *, most: int, claimed: Collection[int]
+    ) -> Collection[int]:
+        """Some of one priority; page: its first entries, `size` if there are more."""
+        before = at = self._places[priority]
         begun_at = self.now if at is None else at.begun_at
         found: dict[int, None] = {}
         while True:
-            page = self._page(priority, at, most)
             new = [one for one in page if one not in claimed and one not in found]
             found |= dict.fromkeys(new[: most - len(found)])
             if len(found) == most:
                 at = self._place_of([*found][-1], begun_at)
                 break
-            if len(page) == most:
+            if len(page) == size:
                 at = self._place_of(page[-1], begun_at)
-            elif begun_at < self.now:  # on with what may have come before the place
+                is_over = at is None
+            else:  # on with what may have come before the place
+                is_over = begun_at == self.now
                 at, begun_at = None, self.now
-                continue
-            else:
-                at = None
-            if at is None:
+            if is_over:
                 break
-        if at != self._places[priority]:
+            [[page]] = read(self._connection, self._page(priority, at, size))
+        if at != before:
+            columns = queue_places.c.keys()
             row = row_of(priority, *at or (None,) * 4)
-            put(
-                self._connection,
-                queue_places,
-                queue_places.c.keys(),
-                [row],
-                queue_places.c.keys()[1:],
-            )
+            put(self._connection, queue_places, columns, [row], columns[1:])
         return found
 
-    def _page(self, priority: int, after: Place | None, size: int) -> list[int]:
+    def _page(self, priority: int, after: Place | None, size: int) -> Asked:
         """The next entries, claimed or not."""
-        asked = _PAGE.of(
+        return _PAGE.of(
             priority=literal(priority),
             after="1 = 1" if after is None else _comes_after(after),
             now=literal(self.now),
             latest=literal(latest(self.now, self._hold)),
             size=literal(size),
         )
-        ((device_ids,),) = read(self._connection, asked)
-        return device_ids
 
     def _place_of(self, device_id: int, begun_at: datetime) -> Place | None:
         """Where a device is; None: it has just been taken out."""
@@ -193,10 +192,9 @@ def is_any_due(engine: Engine, hold: timedelta) -> bool:
         said, *ends = connection.execute(_ENDS).one()
         now = as_time(said)
         until = latest(now, hold)
-        if not any(
-            first is not None and (first <= now or last > until)
-            for first, last in zip(ends[::2], ends[1::2], strict=True)
-        ):
+        # Each is asked for itself: what is not committed yet may come and go between two of them.
+        is_due = any(first <= now for first in ends[::2] if first is not None)
+        if not is_due and not any(last > until for last in ends[1::2] if last is not None):
             return False
         claimed = devices_claimed(connection, now, until)
         asked = {"now": now, "latest": until, "most": claimed + 1}
