@@ -81,7 +81,7 @@ class CyclerConfig(Section, frozen=True):
 
     Attributes:
         monitor: "host:port" of metrics and health.
-        poll: how often the feed is looked at; after a change three times as soon.
+        poll: how often the feed is looked at; after a change three times as soon, ten times.
         asrun_dir: where the as-run log is kept, a directory per stream.
         asrun_keep_days: as-run files older than this are evicted.
         asrun_keep_mb: the oldest are evicted when a stream's files exceed this.

@@ -25,7 +25,7 @@ _FIRST_PAGES = 20_000  # EMMs: while nothing is on air, the event loop may be ke
 _ROWS_PER_TURN = 200  # applied before the event loop may send again
 _SAFE_HORIZON_S = TOMBSTONE_HORIZON_S * 0.8
 _RETRY_S = 1.0
-_SOONER = 3
+_SOONER, _LOOKS_SOONER = 3, 10
 
 log = get_logger("portcullis.cycler.follower")
 
@@ -74,17 +74,19 @@ class Follower:
     async def run(self, poll_s: float) -> None:
         """Follow until cancelled; while the database is away the carousels keep what they have.
 
-        Where there was a change the next is near: it is looked for sooner.
+        Where there was a change the next is near: it is looked for sooner, some times.
         """
+        sooner = 0
         while True:
-            has_changed = False
+            sooner = max(0, sooner - 1)
             try:
-                has_changed = await self.step()
+                if await self.step():
+                    sooner = _LOOKS_SOONER
             except SQLAlchemyError as error:
                 self.counts["database"] += 1
                 log.warning("cannot read the feed", reason=reason_of(error))
                 await asyncio.sleep(_RETRY_S)
-            await asyncio.sleep(poll_s / _SOONER if has_changed else poll_s)
+            await asyncio.sleep(poll_s / _SOONER if sooner else poll_s)
 
     async def step(self) -> bool:
         """Take over what has changed; returns whether anything has. Raises SQLAlchemyError."""
