@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.mariadb import Server, free_port
@@ -30,6 +31,7 @@ class HeadEnd:
     encryptor: int
     socket: Path
     server: Server
+    _emmgs: list[int] = field(default_factory=list)
 
     @contextmanager
     def emmgs(self, count: int, sockets: Sequence[Path] = ()) -> Iterator[list[int]]:
@@ -48,7 +50,19 @@ class HeadEnd:
                 own.write_text(text, encoding="utf-8")
                 process = stack.enter_context(service("emmg", own, monitor, ready="livez"))
                 pids.append(process.pid)
+            self._emmgs = pids
             yield pids
+
+    @contextmanager
+    def emmgs_at_rest(self) -> Iterator[None]:
+        """Have the EMMGs do nothing meanwhile."""
+        for pid in self._emmgs:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in self._emmgs:
+                os.kill(pid, signal.SIGCONT)
 
     @contextmanager
     def encryptors(self, count: int) -> Iterator[dict[Path, int]]:

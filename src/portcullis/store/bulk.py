@@ -187,11 +187,10 @@ def as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """A column as `values_of` takes it: bytes in hex, nothing as an empty text."""
     value: ColumnElement[Any] = column
     if isinstance(column.type, LargeBinary):
-        value = func.hex(column)
-        if column.type.length is not None:
-            # GROUP_CONCAT of what may be longer than 512 makes a temporary table: half a
-            # millisecond, though there be no row. The column itself may be longer for the server.
-            value = func.substr(value, 1, 2 * column.type.length)
+        # GROUP_CONCAT of what may be longer than 512 makes a temporary table: half a millisecond,
+        # though there be no row. The column itself may be longer for the server.
+        most = column.type.length
+        value = func.hex(column if most is None else func.substr(column, 1, most))
     return func.coalesce(value, "") if _is_nullable(column) else value
 
 
