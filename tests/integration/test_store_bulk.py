@@ -92,6 +92,9 @@ def test_values_close_together_are_found_as_those_far_apart_are(
             put(connection, emms, COLUMNS, [f"({box},{values})" for box in range(1, 41)])
             those = among("device_id", wanted)
             [[found]] = read(connection, Reading((e.device_id,), place("those")).of(those=those))
+            locked = Reading((e.device_id,), place("those"), lock=True)
+            no_more = among("device_id", wanted, locks=True)
+            assert read(connection, locked.of(those=no_more)) == [[found]]
             script = Script(connection)
             script.add(f"UPDATE emms SET covers = 4 WHERE {those}")
             script.run()

@@ -77,15 +77,16 @@ def listing(ids: Iterable[int]) -> str:
     return f"({','.join(map(str, map(int, ids))) or 'NULL'})"
 
 
-def among(column: str, ids: Iterable[int]) -> str:
+def among(column: str, ids: Iterable[int], *, locks: bool = False) -> str:
     """The condition that a column of integers has one of the values; false where there are none.
 
     Values that lie close together are walked through, first to last: that costs a server half of
-    looking each of them up. A locking read would wait for the rows in between that another holds:
-    only for reads without locks, and for an UPDATE, which does not.
+    looking each of them up. locks: for a read that would wait for rows in between, as others may
+    hold them; an UPDATE does not.
     """
     wanted = sorted(set(map(int, ids)))
-    if not wanted or wanted[-1] - wanted[0] >= _CLOSE * len(wanted):
+    close = 1 if locks else _CLOSE
+    if not wanted or wanted[-1] - wanted[0] >= close * len(wanted):
         return f"{column} IN {listing(wanted)}"
     span = f"{column} BETWEEN {wanted[0]} AND {wanted[-1]}"
     if wanted[-1] - wanted[0] < len(wanted):

@@ -21,7 +21,7 @@ from portcullis.store.database import database_now, retried, writing
 from portcullis.store.feed_writer import next_revision
 from portcullis.store.held import HeldError, read_held
 from portcullis.store.queue import Queue, latest
-from portcullis.store.readings import NOW, Reading, is_in, place, read
+from portcullis.store.readings import NOW, Reading, place, read
 from portcullis.store.schema import airings, claims, device_work, emms
 
 
@@ -154,7 +154,7 @@ class Finished(NamedTuple):
 
 _NOW_SEALED = Reading(
     (_WORK.device_id, _WORK.wanted, _WORK.epoch, _WORK.sequence, _WORK.sealed),
-    is_in(_WORK.device_id, "ids"),
+    place("among"),
     lock=True,
 )
 _FURTHER_PARTS = Reading(
@@ -173,7 +173,7 @@ def finish(engine: Engine, token: str, batch: Sequence[Finished]) -> set[int]:
         held, (device_ids, *sealed), further, [[now]] = read(
             connection,
             claim_under(token, lock=True),
-            _NOW_SEALED.of(ids=listing(sorted(ids))),
+            _NOW_SEALED.of(among=among("device_id", ids, locks=True)),
             _FURTHER_PARTS.of(among=among("device_id", ids)),
             NOW.of(),
         )
