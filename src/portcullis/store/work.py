@@ -227,9 +227,7 @@ def _settle(
         "due_at": due_at,
         "sealed": covered,
         "tries": "0",
-        "last_error": "NULL",
-        "claim_token": "NULL",
-        "claim_wanted": "NULL",
+        **dict.fromkeys(("last_error", "claim_token", "claim_wanted"), "NULL"),
     }
     if held:  # dear to write, if only as it was
         becomes["held"] = _each("held", held, ids)
