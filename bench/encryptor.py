@@ -18,7 +18,7 @@ from portcullis.keys import Custody, KeyRing, MasterKey, Purpose
 from portcullis.runtime.rpc import encryptor_pb2 as pb
 from portcullis.runtime.rpc.client import EncryptorClient
 
-_BATCH = 500
+_BATCH = 1000
 _CALLS = 30  # other boxes in each: no KEK is found in the cache, as in a re-key
 _ROUNDS = 9
 _EPOCH = 32
