@@ -35,7 +35,7 @@ REASONS: Mapping[str, str] = {
     "envelope": "each EMM has a key of its own; to make its cipher, to encrypt and to wrap its key"
     " take 93 % of the time, inside OpenSSL and its binding",
     "encryptor": "two fifths of an EMM's time are its KEK (opened, derived), a quarter the same"
-    " primitives as in `envelope`; an empty call costs about 1 ms, shared by 500 EMMs",
+    " primitives as in `envelope`; an empty call costs about 1 ms, shared by 1000 EMMs",
     "generate": "all processes together use two to three times the CPU of the bare INSERT, on both"
     " cores: the database reads what a state is made of, updates the device's row and three entries"
     " of indexes, and purges what was there before; the EMMG takes a quarter",

@@ -108,12 +108,10 @@ class Queue:
         while True:
             new = [one for one in page if one not in claimed and one not in found]
             found |= dict.fromkeys(new[: most - len(found)])
-            if len(found) == most:
-                at = self._place_of([*found][-1], begun_at)
-                break
-            if len(page) == size:
-                at = self._place_of(page[-1], begun_at)
-                is_over = at is None
+            is_over = len(found) == most
+            if is_over or len(page) == size:
+                at = self._place_of([*found][-1] if is_over else page[-1], begun_at)
+                is_over |= at is None
             else:  # on with what may have come before the place
                 is_over = begun_at == self.now
                 at, begun_at = None, self.now
