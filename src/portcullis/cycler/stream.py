@@ -31,7 +31,7 @@ from portcullis.store.leases import Held, lease_note, release_lease, take_lease
 LEASE_TTL = timedelta(seconds=3)
 _RENEW_S = 1.0
 _AFTER_OUTAGE_S = 2.0  # what a standby leaves a holder, when the database is back, to renew
-_LEAST_TICK_S, _MOST_TICK_S = 0.002, 0.004
+_LEAST_TICK_S, _MOST_TICK_S = 0.002, 0.006
 _IDLE_S = 1.0
 _CYCLES_S = 0.1  # how often it is looked where the cycle stands
 
