@@ -2,15 +2,22 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
-from sqlalchemy import Engine
-
 from bench.cycler import STEADY, cycler
 from bench.mariadb import Server, server
-from bench.measure import Meter, resident_bytes
+from bench.measure import (
+    Measured,
+    Meter,
+    Round,
+    in_rounds,
+    median_ratio,
+    medians,
+    resident_bytes,
+)
 from bench.population import orderable, states
 from bench.result import Criterion, Result
 from portcullis.store.database import engine_for
@@ -21,8 +28,8 @@ from portcullis.store.work import claim
 _KBIT_S = 20_000
 _EMMS_PER_S = _KBIT_S * 1000 / 8 / 188
 _BATCH = 500
-_TIMES = 25
-_TIMES_IDLE = 500  # of what takes less than a millisecond
+_TIMES = 3
+_TIMES_IDLE = 50  # of what takes less than a millisecond
 _HOLD = timedelta(seconds=30)
 _SEALED_KEY_BYTES = 12 + 32 + 16  # nonce, key, tag
 
@@ -53,32 +60,32 @@ def _bare_cycler() -> int:
 
 
 def _median_ms(
-    call: Callable[[], object],
-    before: Callable[[], object] = lambda: None,
-    times: int = _TIMES,
-) -> float:
-    found = []
-    for _ in range(times):
-        before()
-        begun = time.perf_counter()
-        call()
-        found.append((time.perf_counter() - begun) * 1000)
-    return statistics.median(found)
+    call: Callable[[], object], times: int, before: Callable[[], object] = lambda: None
+) -> Measured:
+    def measured() -> float:
+        found = []
+        for _ in range(times):
+            before()
+            begun = time.perf_counter()
+            call()
+            found.append((time.perf_counter() - begun) * 1000)
+        return statistics.median(found)
+
+    return measured
 
 
-def _statements(database: Server, engine: Engine, boxes: int) -> dict[str, float]:
-    """Milliseconds of a claim of 500 boxes, of an idle one, of the feed and of 500 changes."""
+@contextmanager
+def _statements(database: Server, boxes: int) -> Iterator[dict[str, Measured]]:
+    """Milliseconds of an idle claim, of one of 500 boxes, of 500 changes and of the feed."""
     step = max(1, boxes // _BATCH)
     some = f"device_id MOD {step} = 0 ORDER BY device_id LIMIT {_BATCH}"
 
-    def clear() -> None:
-        database.run(
-            "UPDATE device_work SET due_at = NULL WHERE due_at IS NOT NULL", "DELETE FROM claims"
-        )
-
     def make_due() -> None:
-        clear()
-        database.run(f"UPDATE device_work SET due_at = NOW(6) WHERE {some}")
+        database.run(
+            "UPDATE device_work SET due_at = NULL WHERE due_at IS NOT NULL",
+            "DELETE FROM claims",
+            f"UPDATE device_work SET due_at = NOW(6) WHERE {some}",
+        )
 
     def change() -> None:
         database.run(
@@ -96,17 +103,20 @@ def _statements(database: Server, engine: Engine, boxes: int) -> dict[str, float
         revision = watch.position().revision
         assert len(changes(engine, revision - 1, revision)) == min(_BATCH, boxes)
 
+    engine = engine_for(database.url)
     watch = FeedWatch(engine)
-    found = {
-        "ms of a claim where nothing is due": _median_ms(idle, times=_TIMES_IDLE),
-        f"ms of a claim of {_BATCH} boxes": _median_ms(take, make_due),
-        f"ms to read {_BATCH} changes of the feed": _median_ms(poll, change),
-        "ms to look at a feed where nothing has changed": _median_ms(
-            watch.position, times=_TIMES_IDLE
-        ),
-    }
-    watch.close()
-    return found
+    try:
+        yield {
+            "ms of a claim where nothing is due": _median_ms(idle, _TIMES_IDLE),
+            f"ms of a claim of {_BATCH} boxes": _median_ms(take, _TIMES, make_due),
+            f"ms to read {_BATCH} changes of the feed": _median_ms(poll, _TIMES, change),
+            "ms to look at a feed where nothing has changed": _median_ms(
+                watch.position, _TIMES_IDLE
+            ),
+        }
+    finally:
+        watch.close()
+        engine.dispose()
 
 
 def _box_bytes(database: Server, boxes: int) -> float:
@@ -125,33 +135,39 @@ def _box_bytes(database: Server, boxes: int) -> float:
     return int(str(size)) / boxes
 
 
-def run(sizes: Sequence[int] = (1000, 10_000, 100_000, 1_000_000), seconds: float = 8) -> Result:
-    """Measure."""
+def _over(rounds: Sequence[Round], size: str, least: str) -> float:
+    return median_ratio(rounds, lambda one: one[size] / one[least])
+
+
+def run(
+    sizes: Sequence[int] = (1000, 10_000, 100_000, 1_000_000), seconds: float = 8, rounds: int = 9
+) -> Result:
+    """Measure; statements by all sizes in turn, `rounds` times: a core's clock changes."""
     bare = _bare_cycler()
     found: dict[int, dict[str, float]] = {}
-    for boxes in sizes:
-        with server() as database:
+    statements: dict[int, dict[str, Measured]] = {}
+    growth: dict[str, float] = {}
+    with ExitStack() as stack:
+        for boxes in sizes:
+            database = stack.enter_context(server())
             orderable(database, boxes)
             states(database, boxes)
-            engine = engine_for(database.url)
             found[boxes] = _airing(database, boxes, seconds, bare)
-            found[boxes] |= _statements(database, engine, boxes)
-            engine.dispose()
-            box_bytes = _box_bytes(database, boxes)
-    least = found[sizes[0]]
+            statements[boxes] = stack.enter_context(_statements(database, boxes))
+        least = sizes[0]
+        for what, value in found[least].items():
+            growth[what] = max(one[what] / value for one in found.values())
+        for what in statements[least]:
+            subjects = {str(boxes): each[what] for boxes, each in statements.items()}
+            times = in_rounds(subjects, rounds)
+            growth[what] = max(_over(times, size, str(least)) for size in subjects)
+            for size, value in medians(times).items():
+                found[int(size)][what] = value
+        box_bytes = _box_bytes(database, boxes)
     return Result(
         "scale",
-        f"the same with {sizes[0]} boxes",
-        [
-            Criterion(
-                what,
-                max(one[what] for one in found.values()) / value,
-                2,
-                1.3,
-                less_is_better=True,
-            )
-            for what, value in least.items()
-        ],
+        f"the same with {least} boxes",
+        [Criterion(what, value, 2, 1.3, less_is_better=True) for what, value in growth.items()],
         {
             f"{what}, {boxes} boxes": round(value, 3)
             for boxes, one in found.items()
