@@ -33,30 +33,31 @@ PLOTTED: Mapping[str, str] = {
 """Benchmarks with a plot of their own, `docs/benchmarks-NAME.svg` (bench/plots.py)."""
 REASONS: Mapping[str, str] = {
     "envelope": "each EMM has a key of its own; to make its cipher, to encrypt and to wrap its key"
-    " take 93 % of the time, inside OpenSSL and its binding. A binding that seals a batch in one"
-    " call would take it there",
+    " take 93 % of the time, inside OpenSSL and its binding. Not tried: a binding that seals a"
+    " batch in one call",
     "encryptor": "two fifths of an EMM's time are its KEK (opened, derived), a quarter the same"
     " primitives as in `envelope`; an empty call costs about 1 ms, shared by 1000 EMMs",
     "generate": "all processes together use two to three times the CPU of the bare INSERT, on both"
     " cores: the database reads what a state is made of, updates the device's row and three entries"
-    " of indexes, and purges what was there before; the EMMG takes a quarter. The database on cores"
-    " of its own would take it there; a log of changes, a row a commit, in place of the index on"
-    " `revision` would save a tenth",
+    " of indexes, and purges what was there before; the EMMG takes a quarter. Not tried: a"
+    " database on cores of its own; a log of changes, a row a commit, in place of the index on"
+    " `revision`, which takes a tenth",
     "air": "of 1.15 µs a packet with twelve streams, to make packets and messages takes 0.3, to"
     " choose them 0.28, the as-run log and all other threads 0.28, to send 0.12; C takes 0.33 in"
     " all. One stream alone wakes up 500 times a second for 87 packets, and finds its caches cold."
-    " Packets kept ready in memory (188 bytes each) and a process for the log would take it there",
+    " Not tried: packets kept ready in memory (188 bytes each), and a process for the log: half of"
+    " the 1.15 µs would remain",
     "gateway": "a group of 64 orders is six round trips of the one writer, and its rows take the"
     " database 110 µs an order; HTTP work of the next group beside it costs more than it saves, as"
-    " the two threads then wait for each other's interpreter. A process of its own for the writer"
-    " would take it there",
+    " the two threads then wait for each other's interpreter. Not tried: a process of its own for"
+    " the writer",
     "latency": "an order takes 6.6 ms of CPU of all services together, so two cores are busy for"
     " two thirds; and it waits three times: for the group of orders before it, for an EMMG's next"
     " round (30 ms) and for the next look at the feed (17 ms)",
     "pace": "what the machine is late at the end of a second is missing in it: one wake-up that"
     " comes 5 ms late is half a percent",
-    "several": "no encryptor has the KEKs that another keeps, and opens and derives them itself;"
-    " a box that always had the same one would save that",
+    "several": "both cores are full with one of each. No encryptor has the KEKs that another keeps:"
+    " the share of four is half as large again. Not tried: the same encryptor for a box each time",
     "batch": "the database takes 1.5 times the CPU of the bare INSERT (the devices are locked, read"
     " and updated, too), and the gateway's writer a third as long before it",
 }

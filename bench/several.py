@@ -100,7 +100,7 @@ def run(boxes: int = 40_000, seconds: int = 5, rounds: int = 3) -> Result:
                     many[_RATE] / one[_RATE]
                     for one, many in zip(found[1, what], found[most, what], strict=True)
                 ),
-                0.8,  # each encryptor derives the KEKs that another has in its cache
+                0.9,
                 1,
             )
             for what in UNITS
