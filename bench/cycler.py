@@ -8,12 +8,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.mariadb import free_port
-from bench.processes import PORTCULLIS, folder, running, service, until
+from bench.processes import PORTCULLIS, folder, metric, running, service, until
 
 Drain = Callable[[int], AbstractContextManager[None]]
 STEADY = '[[cycler.stream.class]]\nname = "steady"\nevery = "{every}"\n'
@@ -37,9 +36,7 @@ class Cycler:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
-        text = httpx.get(f"http://{self.monitor}/metrics", timeout=10).text
-        lines = [line for line in text.splitlines() if line.startswith(name)]
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
+        return metric(self.monitor, name)
 
     def noted(self) -> dict[str, NDArray[np.float64]]:
         """End the multiplexer; what it has noted: by client_id, (Unix seconds, packets)."""

@@ -16,6 +16,15 @@ from portcullis.keys import Custody, KeyRing, MasterKey, Purpose
 
 
 @dataclass
+class Encryptor:
+    """One that runs: `socket` is where it listens, `monitor` where its metrics are."""
+
+    pid: int
+    socket: Path
+    monitor: str
+
+
+@dataclass
 class HeadEnd:
     """Where it is.
 
@@ -34,16 +43,16 @@ class HeadEnd:
     _emmgs: list[int] = field(default_factory=list)
 
     @contextmanager
-    def emmgs(self, count: int, sockets: Sequence[Path] = ()) -> Iterator[list[int]]:
-        """So many EMMGs; their pids. `sockets`: the encryptors, each EMMG's in turn."""
+    def emmgs(self, count: int, encryptors: Sequence[Encryptor] = ()) -> Iterator[list[int]]:
+        """So many EMMGs; their pids. `encryptors`: one for each EMMG, in turn; else the first."""
         with ExitStack() as stack:
             pids = []
             for number in range(count):
                 own = self.home / f"emmg{number}.toml"
                 monitor = f"127.0.0.1:{free_port()}"
                 text = self.config.read_text(encoding="utf-8").replace("MONITOR", monitor)
-                if sockets:
-                    mine = sockets[number % len(sockets)]
+                if encryptors:
+                    mine = encryptors[number % len(encryptors)].socket
                     text = text.replace(
                         f'encryptor = "unix:{self.socket}"', f'encryptor = "unix:{mine}"'
                     )
@@ -65,16 +74,17 @@ class HeadEnd:
                 os.kill(pid, signal.SIGCONT)
 
     @contextmanager
-    def encryptors(self, count: int) -> Iterator[dict[Path, int]]:
-        """So many encryptors beside the first, with the same master: their pids by socket."""
+    def encryptors(self, count: int) -> Iterator[list[Encryptor]]:
+        """So many encryptors beside the first, with the same master."""
         with ExitStack() as stack:
-            pids = {}
+            found = []
             for number in range(count):
                 own, at = self.home / f"encryptor{number}.toml", self.home / f"e{number}.sock"
                 monitor = f"127.0.0.1:{free_port()}"
                 own.write_text(_encryptor(at, monitor, self.home), encoding="utf-8")
-                pids[at] = stack.enter_context(service("encryptor", own, monitor)).pid
-            yield pids
+                process = stack.enter_context(service("encryptor", own, monitor))
+                found.append(Encryptor(process.pid, at, monitor))
+            yield found
 
 
 @contextmanager

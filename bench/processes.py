@@ -52,6 +52,12 @@ def _answers(url: str) -> bool:
         return False
 
 
+def metric(monitor: str, name: str) -> float:
+    """The sum of a service's metric over the labels that `name` does not give."""
+    lines = httpx.get(f"http://{monitor}/metrics", timeout=10).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
 def until(
     condition: Callable[[], bool],
     process: "subprocess.Popen[bytes]",
