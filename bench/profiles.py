@@ -43,7 +43,7 @@ def hottest(stacks: str) -> Profile:
     own: Counter[str] = Counter()
     for line in stacks.splitlines():
         frames, _, count = line.rpartition(" ")
-        own[frames.rpartition(";")[2]] += int(count)
+        own[frames.rpartition(";")[2] or "(no Python frame)"] += int(count)
     total = own.total()
     return [(name, round(100 * count / total, 1)) for name, count in own.most_common(_MOST)]
 
