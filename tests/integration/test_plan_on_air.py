@@ -15,6 +15,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 from cycler_peer import MuxPeer, free_port, running_cycler
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, select, update
 
 from portcullis.cli.main import cli
@@ -129,9 +130,10 @@ def _by_class(monitor: int, name: str) -> dict[str, float]:
     """A metric's values by their label `class`."""
     text = httpx.get(f"http://127.0.0.1:{monitor}/metrics", timeout=10).text
     return {
-        line.split('class="')[1].split('"')[0]: float(line.rpartition(" ")[2])
-        for line in text.splitlines()
-        if line.startswith(f"{name}{{")
+        sample.labels["class"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
     }
 
 
